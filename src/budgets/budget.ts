@@ -1,0 +1,51 @@
+import type { Id } from '../events/contract.ts';
+import { compare, type Money, percentage, subtract } from './money.ts';
+
+/** A budget as readers see it: what is planned, what is used, and what follows from both. */
+export interface Budget {
+  readonly personId: Id;
+  readonly occasionId: Id;
+  /** What may be spent; null where no budget is set, '0.00' where nothing may be spent. */
+  readonly amount: Money | null;
+  /** The stored total of the assignments; negative where refunds outweigh the rest. */
+  readonly spent: Money;
+  /** Amount less spent, negative where more was spent; null where no budget is set. */
+  readonly remaining: Money | null;
+  /** Spent in percent of the amount: '133.33'; null where the amount is null or 0. */
+  readonly percentUsed: string | null;
+  /** Whether strictly more was spent than the amount; false where no budget is set. */
+  readonly isOver: boolean;
+  /** Three capital letters, ISO 4217. */
+  readonly currency: string;
+  readonly notes: string | null;
+}
+
+/** What a query selects from `person_occasions b` so that `toBudget` understands its rows. */
+export const BUDGET_COLUMNS = `
+  b.person_id::text, b.occasion_id::text, b.budget_amount::text, b.budget_spent::text,
+  b.budget_currency, b.budget_notes`;
+
+export interface BudgetRow {
+  readonly person_id: Id;
+  readonly occasion_id: Id;
+  readonly budget_amount: Money | null;
+  readonly budget_spent: Money;
+  readonly budget_currency: string;
+  readonly budget_notes: string | null;
+}
+
+export function toBudget(row: BudgetRow): Budget {
+  const { budget_amount: amount, budget_spent: spent } = row;
+  return {
+    personId: row.person_id,
+    occasionId: row.occasion_id,
+    amount,
+    spent,
+    remaining: amount === null ? null : subtract(amount, spent),
+    percentUsed: percentage(spent, amount),
+    isOver: amount !== null && compare(spent, amount) > 0,
+    currency: row.budget_currency,
+    notes: row.budget_notes,
+  };
+}
+

@@ -1,0 +1,96 @@
+#!/usr/bin/env node
+import { Command } from 'commander';
+import type { Logger } from 'pino';
+import { type CommandContext, CommandError } from './commands/context.ts';
+import { demoCommand } from './commands/demo.ts';
+import { enqueueCommand } from './commands/enqueue.ts';
+import { importCommand } from './commands/import.ts';
+import { migrateCommand } from './commands/migrate.ts';
+import { showCommand } from './commands/show.ts';
+import { startCommand } from './commands/start.ts';
+import { verifyCommand } from './commands/verify.ts';
+import { type Config, ConfigError, loadConfig } from './config.ts';
+import { createLogger } from './operations/log.ts';
+import { openStores } from './stores.ts';
+
+const interruption = new AbortController();
+
+let config: Config | undefined;
+let log: Logger | undefined;
+
+const context: CommandContext = {
+  config: () => (config ??= loadConfig(process.env)),
+  log: () => (log ??= createLogger(context.config().logLevel)),
+  async withStores(work, options) {
+    const stores = await openStores(context.config(), {
+      applicationName: 'gift-budgets',
+      ...options,
+    });
+    try {
+      return await work(stores);
+    } finally {
+      await stores.close();
+    }
+  },
+  withDatabase: async (work) => await context.withStores(async ({ database }) => await work(database)),
+  print: (text) => process.stdout.write(`${text}\n`),
+  warn: (text) => process.stderr.write(`${text}\n`),
+  setExitCode: (code) => (process.exitCode = code),
+  interrupted: interruption.signal,
+};
+
+const program = new Command('gift-budgets')
+  .description('Keeps the stored total of every gift budget right, cheap to read, and fresh.')
+  .addHelpText(
+    'after',
+    '\nWithout DATABASE_URL an embedded PostgreSQL is used; without REDIS_URL the queue lives in' +
+      '\nPostgreSQL too. Start with "gift-budgets demo".',
+  )
+  .showSuggestionAfterError()
+  .addCommand(demoCommand(context))
+  .addCommand(migrateCommand(context))
+  .addCommand(startCommand(context))
+  .addCommand(importCommand(context))
+  .addCommand(enqueueCommand(context))
+  .addCommand(showCommand(context))
+  .addCommand(verifyCommand(context));
+
+stopOnSignals();
+endQuietlyWhenNobodyReads();
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.stderr.write(`${describe(error)}\n`);
+  process.exitCode = 1;
+}
+
+/** The first signal asks the command to end; the second does not ask. */
+function stopOnSignals(): void {
+  for (const [signal, number] of [['SIGINT', 2] as const, ['SIGTERM', 15] as const]) {
+    process.on(signal, () => {
+      if (interruption.signal.aborted) process.exit(128 + number);
+      interruption.abort();
+    });
+  }
+}
+
+/** `gift-budgets show --all | head` is no error. */
+function endQuietlyWhenNobodyReads(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+}
+
+const NOT_MIGRATED = new Set(['42P01', '42703']); // undefined table, undefined column
+
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return `error: ${String(error)}`;
+  if (error instanceof CommandError || error instanceof ConfigError) return `error: ${error.message}`;
+  const { code } = error as { code?: string };
+  if (code !== undefined && NOT_MIGRATED.has(code)) {
+    return `error: ${error.message}: the database is not migrated; run "gift-budgets migrate"`;
+  }
+  const message = error.message || code || error.name;
+  return config?.logLevel === 'debug' ? `error: ${error.stack ?? message}` : `error: ${message}`;
+}

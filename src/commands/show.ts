@@ -1,0 +1,139 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import {
+  findByNameOrId,
+  type NamedBudget,
+  type NamedBudgetFilter,
+  readNamedBudgets,
+  suggestNames,
+} from '../budgets/named-budgets.ts';
+import type { Queryable } from '../database.ts';
+import type { Id } from '../events/contract.ts';
+import { CommandError, type CommandContext } from './context.ts';
+import { type Column, type Format, FORMATS, renderRows } from './table.ts';
+
+interface ShowOptions {
+  readonly person?: string;
+  readonly occasion?: string;
+  readonly all?: true;
+  readonly over?: true;
+  readonly format: Format;
+  readonly columns: readonly Column<NamedBudget>[];
+}
+
+const COLUMNS: readonly Column<NamedBudget>[] = [
+  { name: 'person', value: (budget) => budget.person },
+  { name: 'occasion', value: (budget) => budget.occasion },
+  { name: 'budget', value: (budget) => budget.amount, align: 'right' },
+  { name: 'spent', value: (budget) => budget.spent, align: 'right' },
+  { name: 'remaining', value: (budget) => budget.remaining, align: 'right' },
+  { name: 'percent_used', value: (budget) => budget.percentUsed, align: 'right' },
+  { name: 'over', value: (budget) => budget.isOver },
+  { name: 'currency', value: (budget) => budget.currency },
+  { name: 'notes', value: (budget) => budget.notes },
+];
+
+const COLUMNS_ON_REQUEST: readonly Column<NamedBudget>[] = [
+  { name: 'total', value: (budget) => budget.spent, align: 'right' },
+  { name: 'person_id', value: (budget) => budget.personId, align: 'right' },
+  { name: 'occasion_id', value: (budget) => budget.occasionId, align: 'right' },
+];
+
+const COLUMNS_BY_NAME = new Map([...COLUMNS, ...COLUMNS_ON_REQUEST].map((c) => [c.name, c]));
+
+export function showCommand(context: CommandContext): Command {
+  return new Command('show')
+    .summary('show budgets: planned, spent, what remains')
+    .description(
+      'Shows budgets with their stored totals, sorted by person and occasion: those of a person,\n' +
+        'those for an occasion, or all of them.',
+    )
+    .option('--person <name or id>', 'only the budgets of this person')
+    .option('--occasion <name or id>', 'only the budgets for this occasion')
+    .addOption(
+      new Option('--all', 'every budget; so it is too where neither is given').conflicts([
+        'person',
+        'occasion',
+      ]),
+    )
+    .option('--over', 'only those of which more was spent than planned')
+    .addOption(new Option('--format <format>', 'how').choices(FORMATS).default('table'))
+    .addOption(
+      new Option('--columns <names>', 'which columns, in which order, with commas between them')
+        .argParser(parseColumns)
+        .default(COLUMNS, COLUMNS.map((column) => column.name).join(',')),
+    )
+    .addHelpText(
+      'after',
+      `
+More columns: ${COLUMNS_ON_REQUEST.map((column) => column.name).join(', ')} (total is another name for spent).
+Amounts are in the currency of their budget. A budget of which no amount is set has no
+remaining and no percent_used: a dash in the table, an empty field in CSV, null in JSON.
+
+Examples:
+  gift-budgets show --person "Ada Lovelace"
+  gift-budgets show --occasion Christmas --over
+  gift-budgets show --all --format csv --columns person,occasion,total > totals.csv
+
+Exit codes: 0 shown (no budget at all is no error), 1 not shown (the message says why),
+130 interrupted.`,
+    )
+    .action(async (options: ShowOptions) => {
+      await context.withDatabase(async ({ pool }) => {
+        const filter = await toFilter(pool, options);
+        const tally = { budgets: 0, over: 0 };
+        const chunks = countBudgets(tally, readNamedBudgets(pool, filter));
+        for await (const text of renderRows(options.format, options.columns, chunks)) {
+          context.print(text);
+          if (context.interrupted.aborted) return context.setExitCode(130);
+        }
+        if (options.format === 'table') context.print(describeTally(tally));
+      });
+    });
+}
+
+function parseColumns(names: string): readonly Column<NamedBudget>[] {
+  return names.split(',').map((name) => {
+    const column = COLUMNS_BY_NAME.get(name.trim());
+    if (column) return column;
+    const known = [...COLUMNS_BY_NAME.keys()].join(', ');
+    throw new InvalidArgumentError(`There is no column "${name}"; there are ${known}.`);
+  });
+}
+
+async function toFilter(db: Queryable, options: ShowOptions): Promise<NamedBudgetFilter> {
+  const { person, occasion, over } = options;
+  return {
+    ...(person === undefined ? {} : { personIds: await find(db, 'persons', person) }),
+    ...(occasion === undefined ? {} : { occasionIds: await find(db, 'occasions', occasion) }),
+    ...(over ? { onlyOver: true } : {}),
+  };
+}
+
+async function find(
+  db: Queryable,
+  table: 'persons' | 'occasions',
+  nameOrId: string,
+): Promise<Id[]> {
+  const ids = await findByNameOrId(db, table, nameOrId);
+  if (ids.length > 0) return ids;
+  const names = (await suggestNames(db, table, nameOrId)).map((name) => `"${name}"`);
+  const hint = names.length > 0 ? `; did you mean ${names.join(' or ')}?` : '';
+  const kind = table === 'persons' ? 'person' : 'occasion';
+  throw new CommandError(`no ${kind} has the name or the id "${nameOrId}"${hint}`);
+}
+
+async function* countBudgets(
+  tally: { budgets: number; over: number },
+  chunks: AsyncIterable<NamedBudget[]>,
+): AsyncGenerator<NamedBudget[], void, undefined> {
+  for await (const chunk of chunks) {
+    tally.budgets += chunk.length;
+    tally.over += chunk.filter((budget) => budget.isOver).length;
+    yield chunk;
+  }
+}
+
+function describeTally({ budgets, over }: { budgets: number; over: number }): string {
+  if (budgets === 0) return 'No budgets.';
+  return `\n${budgets} ${budgets === 1 ? 'budget' : 'budgets'}, ${over} over`;
+}

@@ -1,0 +1,160 @@
+import type { JobsOptions, Queue } from 'bullmq';
+import { openGiftEventsQueue, type QueueConnection } from '../queue.ts';
+import {
+  AFFECTED_PAIRS_MAX,
+  type GiftEventInput,
+  type GiftEventName,
+  type Pair,
+  parseGiftEvent,
+} from './contract.ts';
+
+/** A pair as an upstream has it: keys as numbers, strings or bigints. */
+export interface PairInput {
+  readonly personId: number | string | bigint;
+  readonly occasionId: number | string | bigint;
+}
+
+/** What a call of the client added to the queue. */
+export interface SentEvents {
+  /** Jobs added or already waiting for the same pair; at most one per distinct pair. */
+  readonly jobs: number;
+}
+
+/** The queue did not take the events; the marks of the change have it anyway, only later. */
+export class GiftEventsNotSentError extends Error {
+  readonly code = 'GIFT_EVENTS_NOT_SENT';
+  override readonly name = 'GiftEventsNotSentError';
+}
+
+/** How many jobs travel in one round trip. */
+const BULK_JOBS_MAX = 1_000;
+
+/**
+ * Sends gift events for TypeScript upstreams. Send after the commit of the change: the total is
+ * summed from the rows, and an event that comes first finds the old ones.
+ *
+ * Each pair becomes one job whose data is that pair and nothing else, deduplicated so that a
+ * pair has at most one job waiting and one active: whatever is added while one is being served
+ * gets a sum of its own afterwards, and a burst on one pair costs a handful of sums. Nothing of an
+ * event is lost by that, because the data of all events of a pair are the same.
+ *
+ * While Redis is away each call fails within about a tenth of a second with
+ * {@link GiftEventsNotSentError}. That loses nothing: the change left a mark in the database,
+ * and catch-up recalculates the pair from it.
+ */
+export class GiftEventClient {
+  readonly #queue: Queue;
+  #lastError: Error | undefined;
+
+  constructor(connection: QueueConnection) {
+    this.#queue = openGiftEventsQueue(connection);
+    // Without a listener a lost connection would be an uncaught exception.
+    this.#queue.on('error', (error) => (this.#lastError = error));
+  }
+
+  /** A gift was assigned to these pairs. */
+  async giftAssigned(pairs: Iterable<PairInput>): Promise<SentEvents> {
+    return await this.#send([['gift.assigned', pairs]]);
+  }
+
+  /** A gift was taken from these pairs. */
+  async giftUnassigned(pairs: Iterable<PairInput>): Promise<SentEvents> {
+    return await this.#send([['gift.unassigned', pairs]]);
+  }
+
+  /** The price of a gift changed; these pairs have it. */
+  async giftRepriced(pairs: Iterable<PairInput>): Promise<SentEvents> {
+    return await this.#send([['gift.repriced', pairs]]);
+  }
+
+  /** A gift was moved between pairs. Both totals changed, so both sides are named. */
+  async giftMoved(from: Iterable<PairInput>, to: Iterable<PairInput>): Promise<SentEvents> {
+    return await this.#send([['gift.moved', [...from, ...to]]]);
+  }
+
+  /** Nothing is known to have changed; the totals of these pairs are to be recalculated. */
+  async recalculateBudgets(pairs: Iterable<PairInput>): Promise<SentEvents> {
+    return await this.#send([['budget.recalculate', pairs]]);
+  }
+
+  /**
+   * Sends many events at once, as the contract writes them.
+   *
+   * @throws {GiftEventInvalidError} before anything is sent, if one of them is not valid.
+   */
+  async sendMany(events: Iterable<GiftEventInput>): Promise<SentEvents> {
+    const jobs: Job[] = [];
+    for (const { name, data } of events) {
+      const event = parseGiftEvent(name, data);
+      if (event.data.affected) jobs.push(...event.data.affected.map((pair) => pairJob(name, pair)));
+      // The pairs of such a gift are the worker's to find, so there is nothing to deduplicate by.
+      else jobs.push({ name, data: { version: 1, giftId: event.data.giftId }, opts: RETRY });
+    }
+    return await this.#add(jobs);
+  }
+
+  /** Closes the connection. Events whose promise has resolved are in the queue. */
+  async close(): Promise<void> {
+    await this.#queue.close();
+  }
+
+  async #send(
+    events: readonly (readonly [GiftEventName, Iterable<PairInput>])[],
+  ): Promise<SentEvents> {
+    const inputs: GiftEventInput[] = [];
+    for (const [name, pairs] of events) {
+      const affected = Array.from(pairs, pairToJson);
+      for (let from = 0; from === 0 || from < affected.length; from += AFFECTED_PAIRS_MAX) {
+        const chunk = affected.slice(from, from + AFFECTED_PAIRS_MAX);
+        inputs.push({ name, data: { version: 1, affected: chunk } });
+      }
+    }
+    return await this.sendMany(inputs);
+  }
+
+  async #add(jobs: readonly Job[]): Promise<SentEvents> {
+    const distinct = new Map(jobs.map((job) => [job.opts.deduplication?.id ?? job, job]));
+    const unique = [...distinct.values()];
+    for (let from = 0; from < unique.length; from += BULK_JOBS_MAX) {
+      await this.#queue.addBulk(unique.slice(from, from + BULK_JOBS_MAX)).catch((cause: Error) => {
+        const why = cause.message || this.#lastError?.message || 'no answer';
+        const message = `${unique.length - from} of ${unique.length} gift events were not sent: ${why}`;
+        throw new GiftEventsNotSentError(message, { cause });
+      });
+    }
+    return { jobs: unique.length };
+  }
+}
+
+interface Job {
+  readonly name: GiftEventName;
+  readonly data: unknown;
+  readonly opts: JobsOptions;
+}
+
+/** Jittered, so that jobs which failed together do not come back together. */
+const RETRY: JobsOptions = {
+  attempts: 10,
+  backoff: { type: 'exponential', delay: 500, jitter: 0.5 },
+};
+
+/**
+ * Of BullMQ's ways to deduplicate, only `keepLastIfActive` never loses an event that comes while
+ * a job of the same id is active. It keeps only the last data, so the data is nothing but the
+ * pair, and the id is the pair alone: whatever happened to it, the answer is the same sum.
+ */
+function pairJob(name: GiftEventName, pair: Pair): Job {
+  const data = { version: 1, affected: [pairToJson(pair)] };
+  const id = `${pair.personId}-${pair.occasionId}`;
+  return { name, data, opts: { ...RETRY, deduplication: { id, keepLastIfActive: true } } };
+}
+
+/** Ids as JSON numbers where those hold them exactly, as strings beyond. */
+function pairToJson(pair: PairInput) {
+  return { personId: idToJson(pair.personId), occasionId: idToJson(pair.occasionId) };
+}
+
+function idToJson(id: number | string | bigint): number | string {
+  const asNumber = Number(id);
+  return Number.isSafeInteger(asNumber) && String(asNumber) === String(id) ? asNumber : String(id);
+}

@@ -1,0 +1,38 @@
+import type { Logger } from 'pino';
+import type { PairResult } from '../recalculation/pairs.ts';
+import type { Observer } from '../recalculation/observer.ts';
+
+/** A queue without its server repeats its error at every try; one line in this time is enough. */
+const QUEUE_ERROR_INTERVAL_MS = 5_000;
+
+/** Writes the work to the log: a line per batch, the pairs at debug, what could not be done. */
+export function logObserver(log: Logger): Observer {
+  let queueErrorLoggedAt = -Infinity;
+  return {
+    batch(cause, results, durationMs) {
+      log.info({ cause, ...countOutcomes(results), durationMs: Math.round(durationMs) }, 'batch');
+      for (const result of results) {
+        if (result.outcome === 'failed') log.error({ cause, ...result }, 'total not stored');
+        else log.debug({ cause, ...result }, 'pair');
+      }
+    },
+    event(name, outcome, durationMs) {
+      log.debug({ name, outcome, durationMs: Math.round(durationMs) }, 'event');
+    },
+    retry(cause, error, attempt, delayMs) {
+      log.warn({ cause, err: error, attempt, delayMs: Math.round(delayMs) }, 'trying again');
+    },
+    queueError(error) {
+      const now = performance.now();
+      if (now - queueErrorLoggedAt < QUEUE_ERROR_INTERVAL_MS) return;
+      queueErrorLoggedAt = now;
+      log.warn({ err: error }, 'queue error');
+    },
+  };
+}
+
+function countOutcomes(results: readonly PairResult[]): Record<string, number> {
+  const counts: Record<string, number> = { pairs: results.length };
+  for (const { outcome } of results) counts[outcome] = (counts[outcome] ?? 0) + 1;
+  return counts;
+}

@@ -1,0 +1,33 @@
+import type { Pair } from '../events/contract.ts';
+
+/** What a recalculation did with one pair. Totals are decimal strings with two places. */
+export type PairResult = Pair &
+  (
+    | { readonly outcome: 'changed' | 'unchanged'; readonly before: string; readonly after: string }
+    /** Somebody else holds the budget row; a mark leaves the pair to catch-up. */
+    | { readonly outcome: 'busy' }
+    /** There is no such budget, so there is no total to keep. */
+    | { readonly outcome: 'missing' }
+    /** The sum cannot be stored; listed in `recalculation_failures`. */
+    | { readonly outcome: 'failed'; readonly reason: string }
+  );
+
+/** One string per pair, for maps and deduplication. */
+export function pairKey(pair: Pair): string {
+  return `${pair.personId}-${pair.occasionId}`;
+}
+
+/** The pairs without repetition, in order of first appearance. */
+export function distinctPairs(pairs: Iterable<Pair>): Pair[] {
+  const distinct = new Map<string, Pair>();
+  for (const pair of pairs) {
+    const key = pairKey(pair);
+    if (!distinct.has(key)) distinct.set(key, pair);
+  }
+  return [...distinct.values()];
+}
+
+/** The pairs as two parallel arrays, the form in which `unnest` takes them. */
+export function pairColumns(pairs: readonly Pair[]): [personIds: string[], occasionIds: string[]] {
+  return [pairs.map((pair) => pair.personId), pairs.map((pair) => pair.occasionId)];
+}

@@ -1,0 +1,147 @@
+import { type Job, UnrecoverableError, WaitingError } from 'bullmq';
+import type pg from 'pg';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { GiftEventInvalidError, parseGiftEvent, type Pair } from '../events/contract.ts';
+import { createGiftEventsWorker, type QueueConnection } from '../queue.ts';
+import { RecalculationBatcher } from './batch.ts';
+import { pairsOfGift } from './gift-pairs.ts';
+import { describeFailures, type JobOutcome, jobOutcome } from './job-outcome.ts';
+import type { Observer } from './observer.ts';
+import { recalculate } from './recalculate.ts';
+import { retryThroughFaults } from './retry.ts';
+
+export interface WorkerOptions {
+  readonly pool: pg.Pool;
+  readonly queue: QueueConnection;
+  /** How many jobs are under way at once, sharing batches. */
+  readonly concurrency: number;
+  /** The most pairs of one transaction, 1 to 500. */
+  readonly pairsMax: number;
+  /** How long `stop` lets jobs finish before it gives them back to the queue, in milliseconds. */
+  readonly drainTimeoutMs: number;
+  readonly observer?: Observer;
+}
+
+export interface RecalculationWorker {
+  /** Milliseconds since the last gift event was taken; Infinity before the first. */
+  sinceLastEventMs(): number;
+  /**
+   * Takes no more jobs, lets those under way finish until the drain timeout, gives the rest back
+   * to the queue, and closes. Nothing stays locked: the next worker starts on them at once.
+   */
+  stop(): Promise<void>;
+}
+
+/**
+ * A job that fails in a way nobody foresaw (BullMQ could not write its completion, say) is tried
+ * again at least this often, whatever attempts its producer set.
+ */
+const ATTEMPTS_MIN = 20;
+const BACKOFF = { type: 'exponential', delay: 200, jitter: 0.5 } as const;
+
+/** How long giving a job back to the queue may take; past it, its lock runs out by itself. */
+const GIVE_BACK_TIMEOUT_MS = 2_000;
+
+/** Starts the BullMQ worker that turns gift events into recalculations. */
+export async function startWorker(options: WorkerOptions): Promise<RecalculationWorker> {
+  const { observer } = options;
+  const stopping = new AbortController();
+  const inFlight = new Map<Promise<unknown>, GivenJob>();
+  let lastEventAt = -Infinity;
+  const serve = createServe(options, stopping.signal);
+
+  const worker = createGiftEventsWorker(
+    options.queue,
+    (job, token) => {
+      lastEventAt = performance.now();
+      const serving = serve(job, token).finally(() => inFlight.delete(serving));
+      inFlight.set(serving, { job, token });
+      return serving;
+    },
+    options.concurrency,
+  );
+  worker.on('error', (error) => observer?.queueError?.(error));
+  worker.run().catch((error: Error) => observer?.queueError?.(error));
+
+  return {
+    sinceLastEventMs: () => performance.now() - lastEventAt,
+    async stop() {
+      await worker.pause(true);
+      await settledWithin(inFlight.keys(), options.drainTimeoutMs);
+      stopping.abort(new Stopping());
+      await settledWithin(inFlight.keys(), GIVE_BACK_TIMEOUT_MS);
+      // What hangs even now waits for an answer of PostgreSQL that may never come.
+      await settledWithin([...inFlight.values()].map(giveBack), GIVE_BACK_TIMEOUT_MS);
+      await worker.close(true);
+    },
+  };
+}
+
+interface GivenJob {
+  readonly job: Job;
+  readonly token: string | undefined;
+}
+
+class Stopping extends Error {
+  override readonly message = 'the worker is stopping';
+}
+
+function createServe(options: WorkerOptions, signal: AbortSignal) {
+  const { pool, observer } = options;
+  const onRetry = (error: unknown, attempt: number, delayMs: number): void =>
+    observer?.retry?.('event', error, attempt, delayMs);
+  const untilDone = <T>(work: () => Promise<T>): Promise<T> =>
+    retryThroughFaults(work, signal, onRetry);
+
+  const batcher = new RecalculationBatcher(async (pairs) => {
+    const startedAt = performance.now();
+    const results = await untilDone(() => recalculate(pool, pairs));
+    observer?.batch?.('event', results, performance.now() - startedAt);
+    return results;
+  }, options.pairsMax);
+
+  async function affectedPairs(job: Job): Promise<readonly Pair[]> {
+    const { data } = parseGiftEvent(job.name, job.data);
+    return data.affected ?? (await untilDone(() => pairsOfGift(pool, data.giftId!)));
+  }
+
+  return async function serve(job: Job, token: string | undefined): Promise<JobOutcome> {
+    const startedAt = performance.now();
+    retryWhateverTheProducerSet(job);
+    try {
+      const results = await recalculatePairs(job);
+      observer?.event?.(job.name, 'completed', performance.now() - startedAt);
+      return jobOutcome(results);
+    } catch (error) {
+      if (signal.aborted) {
+        await settledWithin([giveBack({ job, token })], GIVE_BACK_TIMEOUT_MS);
+        throw new WaitingError();
+      }
+      observer?.event?.(job.name, 'failed', performance.now() - startedAt);
+      throw error instanceof GiftEventInvalidError ? new UnrecoverableError(error.message) : error;
+    }
+  };
+
+  async function recalculatePairs(job: Job) {
+    const results = await batcher.recalculate(await affectedPairs(job));
+    const failures = describeFailures(results);
+    if (failures !== null) throw new UnrecoverableError(failures);
+    return results;
+  }
+}
+
+function retryWhateverTheProducerSet(job: Job): void {
+  job.opts.attempts = Math.max(job.opts.attempts ?? 1, ATTEMPTS_MIN);
+  job.opts.backoff ??= BACKOFF;
+}
+
+async function giveBack({ job, token }: GivenJob): Promise<void> {
+  await job.moveToWait(token);
+}
+
+async function settledWithin(work: Iterable<Promise<unknown>>, timeoutMs: number): Promise<void> {
+  const timeout = new AbortController();
+  const timer = sleep(timeoutMs, undefined, { signal: timeout.signal }).catch(() => {});
+  await Promise.race([Promise.allSettled(work), timer]);
+  timeout.abort();
+}

@@ -1,0 +1,159 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { BudgetReader } from '../src/budgets/reader.ts';
+import type { Queryable } from '../src/database.ts';
+import { createTestDatabase, type TestDatabase } from './support/database.ts';
+
+const PERSONS = 20_000;
+const OCCASIONS = 12; // 240,000 budgets
+
+let database: TestDatabase;
+
+beforeAll(async () => {
+  database = await createTestDatabase();
+  const { pool } = database;
+  await pool.query(`insert into persons (name) select 'p' || i from generate_series(1, $1::int) i`, [
+    PERSONS,
+  ]);
+  await pool.query(`insert into occasions (name) select 'o' || i from generate_series(1, $1::int) i`, [
+    OCCASIONS,
+  ]);
+  // In random order, as a table is after years; a third without an amount, one in ten over.
+  await pool.query(
+    `insert into person_occasions (person_id, occasion_id, budget_amount, budget_spent)
+     select p.id, o.id, case when (p.id + o.id) % 3 > 0 then 100 end,
+            case when (p.id * 7 + o.id) % 10 = 0 then 100.01 else 0 end
+       from persons p, occasions o
+      order by hashint8(p.id * 100 + o.id)`,
+  );
+  await pool.query('vacuum analyze');
+}, 120_000);
+
+afterAll(async () => {
+  await database.close();
+});
+
+interface PlanNode {
+  readonly 'Node Type': string;
+  readonly 'Index Name'?: string;
+  readonly 'Index Cond'?: string;
+  readonly 'Actual Rows'?: number;
+  readonly 'Rows Removed by Filter'?: number;
+  readonly Plans?: readonly PlanNode[];
+}
+
+interface Seen {
+  readonly queries: number;
+  readonly nodes: readonly PlanNode[];
+  readonly index: PlanNode;
+}
+
+/** Runs a read, and explains the very statement it sent. */
+async function planOf(read: (reader: BudgetReader) => Promise<unknown>): Promise<Seen> {
+  const sent: [text: string, values: unknown[] | undefined][] = [];
+  const recording: Queryable = {
+    query: async (text, values) => {
+      sent.push([text, values]);
+      return await database.pool.query(text, values);
+    },
+  };
+  await read(new BudgetReader(recording));
+  const [text, values] = sent[0]!;
+  return { queries: sent.length, ...(await explain('analyze', text, values)) };
+}
+
+async function explain(how: string, text: string, values?: unknown[]) {
+  const { rows } = await database.pool.query(`explain (${how}, format json) ${text}`, values);
+  const nodes = flatten(rows[0]['QUERY PLAN'][0].Plan);
+  return { nodes, index: nodes.find((node) => node['Index Name'] !== undefined)! };
+}
+
+function flatten(node: PlanNode): PlanNode[] {
+  return [node, ...(node.Plans ?? []).flatMap(flatten)];
+}
+
+async function middleOf(
+  read: (reader: BudgetReader, after: string | null) => Promise<{ next: string | null }>,
+  pages: number,
+): Promise<string> {
+  const reader = new BudgetReader(database.pool);
+  let after: string | null = null;
+  for (let page = 0; page < pages; page += 1) after = (await read(reader, after)).next;
+  expect(after).not.toBeNull();
+  return after!;
+}
+
+/** One index scan that ends at the limit; nothing that looks at the whole table, nothing sorted. */
+function expectIndexOnly(seen: Seen, indexes: readonly string[]): void {
+  expect(seen.queries).toBe(1);
+  const types = seen.nodes.map((node) => node['Node Type']);
+  expect(types.filter((type) => type !== 'Limit')).toEqual(['Index Scan']);
+  expect(indexes).toContain(seen.index['Index Name']);
+}
+
+const BY_PERSON = ['person_occasions_pkey', 'idx_person_occasion_budget'];
+const BY_OCCASION = ['idx_person_occasion_occasion'];
+
+describe('on 240,000 budgets each read is one scan of an index', () => {
+  test('one pair', async () => {
+    const seen = await planOf((reader) => reader.budget({ personId: 9_999, occasionId: 7 }));
+    expectIndexOnly(seen, [...BY_PERSON, ...BY_OCCASION]);
+    expect(seen.index['Index Cond']).toContain('person_id = ');
+    expect(seen.index['Index Cond']).toContain('occasion_id = ');
+  });
+
+  test('all of a person', async () => {
+    const read = (reader: BudgetReader, after: string | null) =>
+      reader.budgetsOfPerson(9_999, { limit: 5, after });
+    const after = await middleOf(read, 1);
+    for (const cursor of [null, after]) {
+      const seen = await planOf((reader) => read(reader, cursor));
+      expectIndexOnly(seen, BY_PERSON);
+      expect(seen.index['Index Cond']).toContain('person_id = ');
+    }
+  });
+
+  test('all for an occasion', async () => {
+    const read = (reader: BudgetReader, after: string | null) =>
+      reader.budgetsOfOccasion(7, { limit: 1_000, after });
+    const [middle, late] = [await middleOf(read, 10), await middleOf(read, 19)];
+    for (const cursor of [null, middle, late]) {
+      const seen = await planOf((reader) => read(reader, cursor));
+      expectIndexOnly(seen, BY_OCCASION);
+      expect(seen.index['Index Cond']).toContain('occasion_id = ');
+    }
+  });
+
+  test('those over budget: reads no further than the last one of the page', async () => {
+    const read = (reader: BudgetReader, after: string | null) =>
+      reader.overBudget({ limit: 100, after });
+    const middle = await middleOf(read, 40);
+    for (const cursor of [null, middle]) {
+      const seen = await planOf((reader) => read(reader, cursor));
+      expectIndexOnly(seen, BY_PERSON);
+      // 101 found, one in fifteen of 240,000 is over (two in thirty: it must have an amount).
+      expect(seen.index['Actual Rows']).toBe(101);
+      expect(seen.index['Rows Removed by Filter']).toBeLessThan(2_500);
+    }
+  });
+});
+
+describe('where few budgets have an amount', () => {
+  test('those over budget are found without a look at the rest', async () => {
+    const { pool } = database;
+    await pool.query('update person_occasions set budget_amount = null where person_id % 20 > 0');
+    await pool.query('vacuum analyze person_occasions');
+    const seen = await planOf((reader) => reader.overBudget({ limit: 1_000 }));
+    expectIndexOnly(seen, ['idx_person_occasion_budget']);
+    expect(seen.index['Index Cond']).toContain('budget_amount IS NOT NULL');
+    const withAmount = (PERSONS / 20) * OCCASIONS * (2 / 3);
+    const { 'Actual Rows': found = 0, 'Rows Removed by Filter': others = 0 } = seen.index;
+    expect(found + others).toBeLessThanOrEqual(withAmount);
+  });
+});
+
+test('budget_spent stands in no index, so that its updates stay cheap', async () => {
+  const { rows } = await database.pool.query(
+    `select indexdef from pg_indexes where schemaname = current_schema() and indexdef like '%budget_spent%'`,
+  );
+  expect(rows).toEqual([]);
+});
