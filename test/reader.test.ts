@@ -1,10 +1,10 @@
 import { Decimal } from 'decimal.js';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { BudgetReader } from '../src/budgets/reader.ts';
-import { type Page, type PageRequest } from '../src/budgets/page.ts';
 import type { Budget } from '../src/budgets/budget.ts';
-import { createTestDatabase, type TestDatabase } from './support/database.ts';
+import type { Page, PageRequest } from '../src/budgets/page.ts';
+import { BudgetReader } from '../src/budgets/reader.ts';
+import { createTestDatabase, type TestDatabase } from './support/reader-shim.ts';
 
 let database: TestDatabase;
 let reader: BudgetReader;
@@ -211,7 +211,7 @@ describe('a question that makes no sense is refused before it is asked', () => {
   });
   const cursor = (text: string): string => Buffer.from(text).toString('base64url');
 
-  test.each<[unknown, string]>([
+  test.each<[id: unknown, shown: string]>([
     [0, '0'],
     [-1, '-1'],
     [1.5, '1.5'],
@@ -227,7 +227,7 @@ describe('a question that makes no sense is refused before it is asked', () => {
     [null, 'null'],
     [undefined, 'undefined'],
     [['7'], '7'],
-  ])('the id %j', async (id, shown) => {
+  ])('the id $1', async (id, shown) => {
     const given = id as string;
     const refusal = (field: string) => ({
       code: 'BUDGET_QUERY_INVALID',
@@ -243,14 +243,14 @@ describe('a question that makes no sense is refused before it is asked', () => {
     );
   });
 
-  test.each<[unknown, string]>([
+  test.each<[limit: unknown, shown: string]>([
     [0, '0'],
     [1_001, '1001'],
     [2.5, '2.5'],
     [Number.POSITIVE_INFINITY, 'Infinity'],
     ['10', '"10"'],
     [null, 'null'],
-  ])('the limit %j', async (limit, shown) => {
+  ])('the limit $1', async (limit, shown) => {
     const refusal = { code: 'BUDGET_QUERY_INVALID', message: limitExpected + shown };
     const page = { limit: limit as number };
     await expect(offline.budgetsOfPerson(1, page)).rejects.toMatchObject(refusal);

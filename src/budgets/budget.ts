@@ -25,7 +25,7 @@ export const BUDGET_COLUMNS = `
   b.person_id::text, b.occasion_id::text, b.budget_amount::text, b.budget_spent::text,
   b.budget_currency, b.budget_notes`;
 
-export interface BudgetRow {
+interface BudgetRow {
   readonly person_id: Id;
   readonly occasion_id: Id;
   readonly budget_amount: Money | null;
@@ -34,7 +34,9 @@ export interface BudgetRow {
   readonly budget_notes: string | null;
 }
 
-export function toBudget(row: BudgetRow): Budget {
+/** @param selected a row of a query that selects `BUDGET_COLUMNS`. */
+export function toBudget(selected: Record<string, unknown>): Budget {
+  const row = selected as unknown as BudgetRow;
   const { budget_amount: amount, budget_spent: spent } = row;
   return {
     personId: row.person_id,

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import type { Queryable } from '../database.ts';
 import type { Id } from '../events/contract.ts';
-import { type Budget, BUDGET_COLUMNS, type BudgetRow, toBudget } from './budget.ts';
+import { type Budget, BUDGET_COLUMNS, toBudget } from './budget.ts';
 
 /** A budget with the names that people know it by. */
 export interface NamedBudget extends Budget {
@@ -34,17 +34,24 @@ export async function* readNamedBudgets(
 ): AsyncGenerator<NamedBudget[], void, undefined> {
   const client = await pool.connect();
   let broken: Error | undefined;
+  // A connection may be lost between two chunks, when no query is there to fail of it.
+  const onError = (error: Error): void => void (broken = error);
+  client.on('error', onError);
   try {
     await client.query(...declareCursor(filter));
-    for (;;) {
+    let isLast = false;
+    while (!isLast) {
       const { rows } = await client.query(`fetch ${CHUNK_MAX} from named_budgets`);
+      isLast = rows.length < CHUNK_MAX;
       if (rows.length > 0) yield rows.map(toNamedBudget);
-      if (rows.length < CHUNK_MAX) return;
     }
+  } catch (error) {
+    broken ??= error as Error;
+    throw error;
   } finally {
-    await client.query('close named_budgets').catch((error: Error) => {
-      broken = error;
-    });
+    if (broken === undefined) await client.query('close named_budgets').catch(onError);
+    client.off('error', onError);
+    // With the connection of an error goes its cursor.
     client.release(broken);
   }
 }
@@ -70,8 +77,9 @@ function declareCursor(filter: NamedBudgetFilter): [text: string, values: unknow
   return [text, values];
 }
 
-function toNamedBudget(row: BudgetRow & { person: string; occasion: string }): NamedBudget {
-  return { person: row.person, occasion: row.occasion, ...toBudget(row) };
+function toNamedBudget(row: Record<string, unknown>): NamedBudget {
+  const { person, occasion } = row as { person: string; occasion: string };
+  return { person, occasion, ...toBudget(row) };
 }
 
 /**

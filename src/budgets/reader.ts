@@ -1,5 +1,5 @@
 import type { Queryable } from '../database.ts';
-import { type Budget, BUDGET_COLUMNS, type BudgetRow, toBudget } from './budget.ts';
+import { type Budget, BUDGET_COLUMNS, toBudget } from './budget.ts';
 import {
   type IdInput,
   type Page,
@@ -38,7 +38,7 @@ export class BudgetReader {
         where b.person_id = $1::bigint and b.occasion_id = $2::bigint`,
       [parseId('personId', pair.personId), parseId('occasionId', pair.occasionId)],
     );
-    return rows[0] === undefined ? null : toBudget(rows[0] as BudgetRow);
+    return rows[0] === undefined ? null : toBudget(rows[0]);
   }
 
   /** All budgets of a person, by occasion id. Primary key, or `idx_person_occasion_budget`. */
@@ -107,7 +107,7 @@ export class BudgetReader {
       `select ${BUDGET_COLUMNS} from person_occasions b where ${whereAndOrder} limit $3::int`,
       [...values, limit + 1],
     );
-    const items = rows.slice(0, limit).map((row) => toBudget(row as BudgetRow));
+    const items = rows.slice(0, limit).map(toBudget);
     const last = items.at(-1);
     return { items, next: rows.length > limit && last ? writeCursor(list, last) : null };
   }

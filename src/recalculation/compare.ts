@@ -138,7 +138,7 @@ async function compareChunk(
       order by c.person_id, c.occasion_id`,
     [after.personId, after.occasionId, pairsMax],
   );
-  const found = rows as Row[];
+  const found = rows as unknown as Row[];
   const last = found.at(-1);
   if (last === undefined) return null;
   return {

@@ -1,0 +1,150 @@
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { z } from 'zod';
+
+/** The settings, validated and frozen. */
+export type Config = Readonly<{
+  /** Where PostgreSQL is; without it the embedded one is used. */
+  databaseUrl: string | undefined;
+  /** Where Redis is; without it the queue lives in PostgreSQL. */
+  redisUrl: string | undefined;
+  /** Where the embedded PostgreSQL keeps its data. */
+  embeddedDirectory: string;
+  /** The address the queue page listens on; it has no authentication, so loopback. */
+  dashboardHost: string;
+  /** The port of the queue page; 0 for any free one. */
+  dashboardPort: number;
+  logLevel: string;
+  /** How many jobs a worker has under way at once. */
+  workerConcurrency: number;
+  /** The most pairs of one recalculation. */
+  batchPairsMax: number;
+  /** How long a stopping worker lets its jobs finish, in milliseconds. */
+  drainTimeoutMs: number;
+  /** How soon catch-up looks for marks again while there are some, in milliseconds. */
+  catchUpPollMinMs: number;
+  /** The same while there are none. */
+  catchUpPollMaxMs: number;
+  /** How long a mark is left to its event where events are arriving, in milliseconds. */
+  catchUpGraceMs: number;
+}>;
+
+/** A setting that is missing, malformed or unknown; the message names each. */
+export class ConfigError extends Error {
+  readonly code = 'CONFIG_INVALID';
+  override readonly name = 'ConfigError';
+}
+
+const PREFIX = 'GIFT_BUDGETS_';
+
+const wholeNumber = (min: number, max: number, unset: number) =>
+  z
+    .string()
+    .regex(/^[0-9]+$/)
+    .transform(Number)
+    .refine((value) => value >= min && value <= max)
+    .default(unset)
+    .describe(`a whole number from ${min} to ${max}`);
+
+const serverUrl = (...protocols: string[]) =>
+  z
+    .string()
+    .refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol))
+    .optional()
+    .describe(`a URL that begins with ${protocols.map((name) => `${name}//`).join(' or ')}`);
+
+const settings = {
+  DATABASE_URL: serverUrl('postgres:', 'postgresql:'),
+  REDIS_URL: serverUrl('redis:', 'rediss:'),
+  GIFT_BUDGETS_EMBEDDED_DIRECTORY: z.string().min(1).optional().describe('a directory'),
+  GIFT_BUDGETS_DASHBOARD_HOST: z.string().min(1).default('127.0.0.1').describe('an address'),
+  GIFT_BUDGETS_DASHBOARD_PORT: wholeNumber(0, 65_535, 3_000),
+  GIFT_BUDGETS_LOG_LEVEL: z
+    .enum(['debug', 'info', 'warn', 'error', 'silent'])
+    .default('info')
+    .describe('one of debug, info, warn, error and silent'),
+  GIFT_BUDGETS_WORKER_CONCURRENCY: wholeNumber(1, 2_000, 200),
+  GIFT_BUDGETS_BATCH_PAIRS_MAX: wholeNumber(1, 500, 500),
+  GIFT_BUDGETS_DRAIN_TIMEOUT_MS: wholeNumber(0, 600_000, 10_000),
+  GIFT_BUDGETS_CATCH_UP_POLL_MIN_MS: wholeNumber(1, 60_000, 10),
+  GIFT_BUDGETS_CATCH_UP_POLL_MAX_MS: wholeNumber(1, 60_000, 250),
+  GIFT_BUDGETS_CATCH_UP_GRACE_MS: wholeNumber(0, 60_000, 250),
+};
+
+type SettingName = keyof typeof settings;
+
+const NAMES = Object.keys(settings) as SettingName[];
+
+/**
+ * Reads the settings from the environment. Empty ones count as not set.
+ *
+ * @throws {ConfigError} that names every setting that is malformed or unknown, all at once.
+ */
+export function loadConfig(env: NodeJS.ProcessEnv): Config {
+  const problems = Object.keys(env).filter(isUnknown).map(describeUnknown);
+  const values: Partial<Record<SettingName, unknown>> = {};
+  for (const name of NAMES) {
+    const given = env[name] === '' ? undefined : env[name];
+    const result = settings[name].safeParse(given);
+    if (result.success) values[name] = result.data;
+    else problems.push(`${name}: expected ${settings[name].description}, got ${show(given)}`);
+  }
+  if (env.NODE_ENV === 'production' && values.DATABASE_URL === undefined) {
+    problems.push('DATABASE_URL: expected in production (NODE_ENV=production), got nothing');
+  }
+  if (problems.length > 0) throw new ConfigError(problems.join('\n'));
+  return toConfig(values as SettingValues, env);
+}
+
+type SettingValues = { [Name in SettingName]: z.output<(typeof settings)[Name]> };
+
+function toConfig(values: SettingValues, env: NodeJS.ProcessEnv): Config {
+  return Object.freeze({
+    databaseUrl: values.DATABASE_URL,
+    redisUrl: values.REDIS_URL,
+    embeddedDirectory: values.GIFT_BUDGETS_EMBEDDED_DIRECTORY ?? stateDirectory(env),
+    dashboardHost: values.GIFT_BUDGETS_DASHBOARD_HOST,
+    dashboardPort: values.GIFT_BUDGETS_DASHBOARD_PORT,
+    logLevel: values.GIFT_BUDGETS_LOG_LEVEL,
+    workerConcurrency: values.GIFT_BUDGETS_WORKER_CONCURRENCY,
+    batchPairsMax: values.GIFT_BUDGETS_BATCH_PAIRS_MAX,
+    drainTimeoutMs: values.GIFT_BUDGETS_DRAIN_TIMEOUT_MS,
+    catchUpPollMinMs: values.GIFT_BUDGETS_CATCH_UP_POLL_MIN_MS,
+    catchUpPollMaxMs: values.GIFT_BUDGETS_CATCH_UP_POLL_MAX_MS,
+    catchUpGraceMs: values.GIFT_BUDGETS_CATCH_UP_GRACE_MS,
+  });
+}
+
+/** Root keeps state where other users may enter: PostgreSQL does not run as root. */
+function stateDirectory(env: NodeJS.ProcessEnv): string {
+  if (process.getuid?.() === 0) return '/var/lib/gift-budgets/postgres';
+  const state = env.XDG_STATE_HOME || join(homedir(), '.local', 'state');
+  return join(state, 'gift-budgets', 'postgres');
+}
+
+function isUnknown(name: string): boolean {
+  return name.startsWith(PREFIX) && !NAMES.includes(name as SettingName);
+}
+
+function describeUnknown(name: string): string {
+  const [nearest] = NAMES.toSorted((a, b) => editDistance(name, a) - editDistance(name, b));
+  return `${name}: no such setting; did you mean ${nearest}?`;
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, column) => column);
+  for (let i = 1; i <= a.length; i += 1) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j += 1) {
+      const substituted = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(substituted, row[j]! + 1, next[j - 1]! + 1));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}
+
+/** The value as it was given, but for a password in a URL. */
+function show(value: string | undefined): string {
+  return JSON.stringify(value?.replace(/(:\/\/[^/:@]*):[^@]*@/, '$1:***@'));
+}

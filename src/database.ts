@@ -1,0 +1,80 @@
+import { fileURLToPath } from 'node:url';
+import { Migrator } from '@mikro-orm/migrations';
+import { defineConfig, MikroORM, type Options, type PostgreSqlConnection } from '@mikro-orm/postgresql';
+import type pg from 'pg';
+import { entities } from './entities/index.ts';
+
+/** What a single statement needs: a pool, a client of it, or a connection of somebody else's. */
+export interface Queryable {
+  query(text: string, values?: unknown[]): Promise<{ rows: Record<string, unknown>[] }>;
+}
+
+/** An open database: MikroORM for the schema, and its own pool for the statements that are ours. */
+export interface Database {
+  readonly orm: MikroORM;
+  readonly pool: pg.Pool;
+  close(): Promise<void>;
+}
+
+export interface OpenDatabaseOptions {
+  /** Shown to those who look at pg_stat_activity. */
+  readonly applicationName?: string;
+  /** The most connections of the pool; 10 unless set. */
+  readonly poolMax?: number;
+}
+
+const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url));
+
+/** The MikroORM options, the same for the programs here and for the MikroORM CLI. */
+export function mikroOrmOptions(url: string, options: OpenDatabaseOptions = {}): Options {
+  return defineConfig({
+    clientUrl: url,
+    entities,
+    extensions: [Migrator],
+    pool: { min: 0, max: options.poolMax ?? 10 },
+    driverOptions: { application_name: options.applicationName ?? 'gift-budgets' },
+    // Compiled or not, the migrations lie beside src, and are what this very file is: .ts or .js.
+    preferTs: import.meta.url.endsWith('.ts'),
+    migrations: {
+      path: MIGRATIONS,
+      pathTs: MIGRATIONS,
+      glob: 'Migration!(*.d).{js,ts}',
+      // Each in a transaction of its own: a lock is held for one step, and what is applied stays.
+      transactional: true,
+      allOrNothing: false,
+      // Without a snapshot file migration:check asks the database itself.
+      snapshot: false,
+    },
+    schemaGenerator: {
+      // What only the migrations make: the diff must not drop it.
+      ignoreSchema: ['bullmq'],
+      ignoreTriggers: true,
+      ignoreRoutines: true,
+      skipViews: ['budget_contributions'],
+    },
+  });
+}
+
+/**
+ * Opens the database; no connection is made before the first statement.
+ *
+ * @param url postgres:// or postgresql://
+ */
+export async function openDatabase(
+  url: string,
+  options: OpenDatabaseOptions = {},
+): Promise<Database> {
+  const orm = await MikroORM.init(mikroOrmOptions(url, options));
+  const pool = await (orm.em.getConnection() as PostgreSqlConnection).getNativeClient();
+  return { orm, pool, close: async () => await orm.close(true) };
+}
+
+/** Applies the migrations that are missing, and returns their names. */
+export async function migrate({ orm }: Database): Promise<string[]> {
+  return (await orm.migrator.up()).map(({ name }) => name);
+}
+
+/** The names of the migrations that are missing. */
+export async function pendingMigrations({ orm }: Database): Promise<string[]> {
+  return (await orm.migrator.getPending()).map(({ name }) => name);
+}

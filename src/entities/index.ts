@@ -1,0 +1,14 @@
+import { Gift, GiftPerson } from './assignments.ts';
+import { Occasion, Person, PersonOccasion } from './budgets.ts';
+import { PendingRecalculation, RecalculationFailure } from './recalculation.ts';
+
+/** Everything that MikroORM knows of the schema. */
+export const entities = [
+  Person,
+  Occasion,
+  PersonOccasion,
+  Gift,
+  GiftPerson,
+  PendingRecalculation,
+  RecalculationFailure,
+];

@@ -1,0 +1,52 @@
+import { Command } from 'commander';
+import type { CommandContext } from '../../src/commands/context.ts';
+import type { Database } from '../../src/database.ts';
+
+export interface CommandRun {
+  /** What went to standard output, with a line break behind each print. */
+  readonly out: string;
+  /** What went to standard error. */
+  readonly err: string;
+  readonly exitCode: number;
+}
+
+/**
+ * Runs a command on a database as the command line would, in this process.
+ *
+ * @param args what a user types behind `gift-budgets`, the name of the command first.
+ * @param onPrint called after each print; it may abort `interrupt`, as Ctrl-C does.
+ * @throws what the command throws; a CommanderError where commander refuses the arguments.
+ */
+export async function runCommand(
+  create: (context: CommandContext) => Command,
+  database: Pick<Database, 'pool'>,
+  args: readonly string[],
+  onPrint: (interrupt: AbortController) => void = () => {},
+): Promise<CommandRun> {
+  const run = { out: '', err: '', exitCode: 0 };
+  const interrupt = new AbortController();
+  const unavailable = (): never => {
+    throw new Error('this command was not given that by the test');
+  };
+  const command = create({
+    config: unavailable,
+    log: unavailable,
+    withStores: unavailable,
+    withDatabase: async (work) => await work(database as Database),
+    print(text) {
+      run.out += `${text}\n`;
+      onPrint(interrupt);
+    },
+    warn: (text) => (run.err += `${text}\n`),
+    setExitCode: (code) => (run.exitCode = code),
+    interrupted: interrupt.signal,
+  });
+  const output = {
+    writeOut: (text: string) => (run.out += text),
+    writeErr: (text: string) => (run.err += text),
+  };
+  command.exitOverride().configureOutput(output);
+  const program = new Command('gift-budgets').exitOverride().configureOutput(output);
+  await program.addCommand(command).parseAsync(args, { from: 'user' });
+  return run;
+}
