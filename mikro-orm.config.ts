@@ -10,5 +10,5 @@ export default function config() {
         'e.g. DATABASE_URL=postgres://user:password@127.0.0.1:5432/gift_budgets',
     );
   }
-  return mikroOrmOptions(databaseUrl, { poolMax: 2 });
+  return mikroOrmOptions(databaseUrl, { poolMax: 2, tellMigrations: true });
 }

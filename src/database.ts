@@ -21,6 +21,8 @@ export interface OpenDatabaseOptions {
   readonly applicationName?: string;
   /** The most connections of the pool; 10 unless set. */
   readonly poolMax?: number;
+  /** Whether the migrator says what it does on standard output, as its CLI should. */
+  readonly tellMigrations?: boolean;
 }
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url));
@@ -44,6 +46,7 @@ export function mikroOrmOptions(url: string, options: OpenDatabaseOptions = {}):
       allOrNothing: false,
       // Without a snapshot file migration:check asks the database itself.
       snapshot: false,
+      silent: options.tellMigrations !== true,
     },
     schemaGenerator: {
       // What only the migrations make: the diff must not drop it.

@@ -17,20 +17,29 @@ beforeAll(async () => {
   await pool.query(`insert into occasions (name) select 'o' || i from generate_series(1, $1::int) i`, [
     OCCASIONS,
   ]);
-  // In random order, as a table is after years; a third without an amount, one in ten over.
-  await pool.query(
-    `insert into person_occasions (person_id, occasion_id, budget_amount, budget_spent)
-     select p.id, o.id, case when (p.id + o.id) % 3 > 0 then 100 end,
-            case when (p.id * 7 + o.id) % 10 = 0 then 100.01 else 0 end
-       from persons p, occasions o
-      order by hashint8(p.id * 100 + o.id)`,
-  );
-  await pool.query('vacuum analyze');
+  // Foreign keys and marks, looked after 240,000 times, are not what this is about.
+  await pool.query('alter table person_occasions disable trigger all');
+  // A third without an amount.
+  await fill('(p.id + o.id) % 3 > 0');
 }, 120_000);
 
 afterAll(async () => {
   await database.close();
 });
+
+/** In random order, as a table is after years; one total in ten is over what its budget may be. */
+async function fill(hasAmount: string): Promise<void> {
+  const { pool } = database;
+  await pool.query('truncate person_occasions cascade');
+  await pool.query(
+    `insert into person_occasions (person_id, occasion_id, budget_amount, budget_spent)
+     select p.id, o.id, case when ${hasAmount} then 100 end,
+            case when (p.id * 7 + o.id) % 10 = 0 then 100.01 else 0 end
+       from persons p, occasions o
+      order by hashint8(p.id * 100 + o.id)`,
+  );
+  await pool.query('vacuum analyze person_occasions');
+}
 
 interface PlanNode {
   readonly 'Node Type': string;
@@ -123,29 +132,27 @@ describe('on 240,000 budgets each read is one scan of an index', () => {
     }
   });
 
-  test('those over budget: reads no further than the last one of the page', async () => {
+  test.each([100, 1_000])('those over budget, %i a page: no further than needed', async (limit) => {
     const read = (reader: BudgetReader, after: string | null) =>
-      reader.overBudget({ limit: 100, after });
-    const middle = await middleOf(read, 40);
+      reader.overBudget({ limit, after });
+    const middle = await middleOf(read, 8_000 / limit);
     for (const cursor of [null, middle]) {
       const seen = await planOf((reader) => read(reader, cursor));
       expectIndexOnly(seen, BY_PERSON);
-      // 101 found, one in fifteen of 240,000 is over (two in thirty: it must have an amount).
-      expect(seen.index['Actual Rows']).toBe(101);
-      expect(seen.index['Rows Removed by Filter']).toBeLessThan(2_500);
+      // One in fifteen is over: of those with an amount, two in three, one in ten.
+      expect(seen.index['Actual Rows']).toBe(limit + 1);
+      expect(seen.index['Rows Removed by Filter']).toBeLessThan(25 * limit);
     }
   });
 });
 
 describe('where few budgets have an amount', () => {
   test('those over budget are found without a look at the rest', async () => {
-    const { pool } = database;
-    await pool.query('update person_occasions set budget_amount = null where person_id % 20 > 0');
-    await pool.query('vacuum analyze person_occasions');
-    const seen = await planOf((reader) => reader.overBudget({ limit: 1_000 }));
+    await fill('p.id % 20 = 0');
+    const seen = await planOf((reader) => reader.overBudget());
     expectIndexOnly(seen, ['idx_person_occasion_budget']);
     expect(seen.index['Index Cond']).toContain('budget_amount IS NOT NULL');
-    const withAmount = (PERSONS / 20) * OCCASIONS * (2 / 3);
+    const withAmount = (PERSONS / 20) * OCCASIONS;
     const { 'Actual Rows': found = 0, 'Rows Removed by Filter': others = 0 } = seen.index;
     expect(found + others).toBeLessThanOrEqual(withAmount);
   }, 120_000);

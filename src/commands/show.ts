@@ -44,19 +44,19 @@ export function showCommand(context: CommandContext): Command {
   return new Command('show')
     .summary('show budgets: planned, spent, what remains')
     .description(
-      'Shows budgets with their stored totals, sorted by person and occasion: those of a person,\n' +
+      'Shows budgets with their stored totals, sorted by person and occasion: those of a person, ' +
         'those for an occasion, or all of them.',
     )
     .option('--person <name or id>', 'only the budgets of this person')
     .option('--occasion <name or id>', 'only the budgets for this occasion')
     .addOption(
-      new Option('--all', 'every budget; so it is too where neither is given').conflicts([
+      new Option('--all', 'every budget; the same as giving neither of these two').conflicts([
         'person',
         'occasion',
       ]),
     )
     .option('--over', 'only those of which more was spent than planned')
-    .addOption(new Option('--format <format>', 'how').choices(FORMATS).default('table'))
+    .addOption(new Option('--format <format>', 'how to write them').choices(FORMATS).default('table'))
     .addOption(
       new Option('--columns <names>', 'which columns, in which order, with commas between them')
         .argParser(parseColumns)

@@ -28,10 +28,10 @@ export function verifyCommand(
   return new Command('verify')
     .summary('compare every stored total with the sum of its assignments')
     .description(
-      'Sums the assignments of every budget anew, compares each sum with the stored total, and\n' +
-        'lists those that differ. It changes nothing, and may run at any time: it holds no locks.',
+      'Sums the assignments of every budget anew, compares each sum with the stored total, ' +
+        'and lists those that differ. It changes nothing, and may run at any time: it holds no locks.',
     )
-    .addOption(new Option('--format <format>', 'how').choices(['text', 'json']).default('text'))
+    .addOption(new Option('--format <format>', 'how to write the findings').choices(['text', 'json']).default('text'))
     .addHelpText(
       'after',
       `

@@ -27,7 +27,7 @@ export const GiftPerson = defineEntity({
       p
         .manyToOne(PersonOccasion)
         .joinColumns('person_id', 'occasion_id')
-        .ownColumns([])
+        .ownColumns()
         .nullable()
         .deleteRule('cascade')
         .updateRule('cascade')
