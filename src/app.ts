@@ -57,14 +57,13 @@ export async function startApp(
   };
   if (options.dashboard === false) return { dashboard: null, stop: stopWorking };
 
-  const queue = openGiftEventsQueue(stores.queue);
-  queue.on('error', (error) => observer.queueError?.(error));
+  const open = openGiftEventsQueue(stores.queue, (error) => observer.queueError?.(error));
   const closeAll = async (): Promise<void> => {
-    await queue.close();
+    await open.close();
     await stopWorking();
   };
   try {
-    const dashboard = await startDashboard(queue, config.dashboardHost, config.dashboardPort);
+    const dashboard = await startDashboard(open.queue, config.dashboardHost, config.dashboardPort);
     return {
       dashboard,
       async stop() {

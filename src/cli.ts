@@ -63,6 +63,8 @@ try {
   process.stderr.write(`${describe(error)}\n`);
   process.exitCode = 1;
 }
+// A connection that is still being made somewhere must not keep a finished command alive.
+process.exit();
 
 /** The first signal asks the command to end; the second does not ask. */
 function stopOnSignals(): void {

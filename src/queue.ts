@@ -3,11 +3,13 @@ import {
   Queue,
   runMigrations,
   Worker,
-  type Job,
   type KeepJobs,
   type PostgresPoolConfig,
   type Processor,
+  type RedisConnectionClient,
 } from 'bullmq';
+import { Redis } from 'ioredis';
+import { once } from 'node:events';
 import pg from 'pg';
 import { GIFT_EVENTS_QUEUE } from './events/contract.ts';
 
@@ -51,8 +53,6 @@ const POSTGRES_CONCURRENCY_MAX = 50;
 /** BullMQ's default waits up to 20 s; with 1 s service is back right after Redis is. */
 const reconnectDelayMs = (times: number): number => Math.min(times * 100, 1_000);
 
-export type GiftEventsJob = Job<unknown, unknown, string>;
-
 /** Creates what the queue needs where it lives in PostgreSQL; on Redis there is nothing to do. */
 export async function prepareQueue(connection: QueueConnection): Promise<void> {
   if (connection.backend === 'redis') return;
@@ -65,29 +65,63 @@ export async function prepareQueue(connection: QueueConnection): Promise<void> {
   }
 }
 
+/** The queue as a program that looks at it or adds to it has it. */
+export interface OpenQueue {
+  readonly queue: Queue;
+  /** Waits for the connection, but not long; what then fails says so itself. */
+  connected(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** A connection that is just being made gets this long; one that was lost gets a tenth of it. */
+const CONNECT_TIMEOUT_MS = 1_000;
+
 /**
- * The queue as a program that looks at it or adds to it sees it.
+ * Opens the queue. On Redis it never hangs: while Redis is away every call fails within about a
+ * tenth of a second (the first within one), also when Redis was down as the process started, and
+ * works again once Redis is back.
  *
- * On Redis it never hangs: while Redis is away every call fails within about a tenth of a second,
- * also when Redis was down as the process started, and works again once Redis is back.
+ * @param onError told of lost connections; they come back by themselves.
  */
-export function openGiftEventsQueue(connection: QueueConnection): Queue {
+export function openGiftEventsQueue(
+  connection: QueueConnection,
+  onError: (error: Error) => void,
+): OpenQueue {
   if (connection.backend === 'postgres') {
     const options = { connection: postgresConnection(connection) };
     const queue = new Queue(GIFT_EVENTS_QUEUE, options, createPostgresBackend);
-    return queue as unknown as Queue;
+    queue.on('error', onError);
+    const close = async (): Promise<void> => await queue.close();
+    return { queue: queue as unknown as Queue, connected: async () => {}, close };
   }
-  return new Queue(GIFT_EVENTS_QUEUE, {
-    connection: {
-      url: connection.url,
-      enableOfflineQueue: false,
-      maxRetriesPerRequest: 1,
-      retryStrategy: reconnectDelayMs,
-    },
+  const redis = new Redis(connection.url, {
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 1,
+    retryStrategy: reconnectDelayMs,
+  });
+  redis.on('error', onError);
+  const queue = new Queue(GIFT_EVENTS_QUEUE, {
+    connection: redis as unknown as RedisConnectionClient,
     prefix: connection.prefix ?? 'bull',
     skipWaitingForReady: true,
     skipVersionCheck: true,
   });
+  queue.on('error', onError);
+  let wasConnected = false;
+  return {
+    queue,
+    async connected() {
+      const timeoutMs = wasConnected ? CONNECT_TIMEOUT_MS / 10 : CONNECT_TIMEOUT_MS;
+      wasConnected = true;
+      if (redis.status === 'ready') return;
+      const timeout = AbortSignal.timeout(timeoutMs);
+      await once(redis, 'ready', { signal: timeout }).catch(() => {});
+    },
+    async close() {
+      await queue.close().catch(onError);
+      redis.disconnect();
+    },
+  };
 }
 
 /** A worker on the gift-events queue, not yet running. */

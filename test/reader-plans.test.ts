@@ -11,12 +11,14 @@ let database: TestDatabase;
 beforeAll(async () => {
   database = await createTestDatabase();
   const { pool } = database;
-  await pool.query(`insert into persons (name) select 'p' || i from generate_series(1, $1::int) i`, [
-    PERSONS,
-  ]);
-  await pool.query(`insert into occasions (name) select 'o' || i from generate_series(1, $1::int) i`, [
-    OCCASIONS,
-  ]);
+  await pool.query(
+    `insert into persons (name) select 'p' || i from generate_series(1, $1::int) i`,
+    [PERSONS],
+  );
+  await pool.query(
+    `insert into occasions (name) select 'o' || i from generate_series(1, $1::int) i`,
+    [OCCASIONS],
+  );
   // Foreign keys and marks, looked after 240,000 times, are not what this is about.
   await pool.query('alter table person_occasions disable trigger all');
   // A third without an amount.

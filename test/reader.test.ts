@@ -112,7 +112,10 @@ describe('lists', () => {
   const cents = (min: number, max: number) =>
     fc.integer({ min, max }).map((amount) => new Decimal(amount).dividedBy(100).toFixed(2));
   const idText = fc
-    .oneof(fc.bigInt({ min: 1n, max: 12n }), fc.bigInt({ min: 2n ** 63n - 4n, max: 2n ** 63n - 1n }))
+    .oneof(
+      fc.bigInt({ min: 1n, max: 12n }),
+      fc.bigInt({ min: 2n ** 63n - 4n, max: 2n ** 63n - 1n }),
+    )
     .map(String);
   const randomBudget = fc.record({
     personId: idText,
@@ -181,10 +184,8 @@ describe('lists', () => {
     const first = await reader.budgetsOfOccasion(1, { limit: 3 });
     await database.pool.query('delete from person_occasions where person_id in (1, 3, 4)');
     const second = await reader.budgetsOfOccasion(1, { limit: 3, after: first.next });
-    expect([...first.items, ...second.items].map((b) => b.personId)).toEqual([
-      ...['1', '2', '3'],
-      ...['5', '6'],
-    ]);
+    expect(first.items.map((budget) => budget.personId)).toEqual(['1', '2', '3']);
+    expect(second.items.map((budget) => budget.personId)).toEqual(['5', '6']);
   });
 
   test('have 100 budgets a page unless asked for others, and 1,000 at most', async () => {
@@ -271,8 +272,9 @@ describe('a question that makes no sense is refused before it is asked', () => {
     ['no text', 5],
   ])('a cursor that is %s', async (_, after) => {
     const shown = typeof after === 'string' ? JSON.stringify(after) : String(after);
-    await expect(
-      offline.budgetsOfPerson(1, { after: after as string }),
-    ).rejects.toMatchObject({ code: 'BUDGET_QUERY_INVALID', message: cursorExpected + shown });
+    await expect(offline.budgetsOfPerson(1, { after: after as string })).rejects.toMatchObject({
+      code: 'BUDGET_QUERY_INVALID',
+      message: cursorExpected + shown,
+    });
   });
 });

@@ -120,7 +120,20 @@ describe('as CSV', () => {
   });
 
   test('whatever a name holds is read back as it was, sorted by code point', async () => {
-    const names = ['a,b', 'A"B"', '"', 'two\nlines', 'a\rb', 'c\r\n', ' x ', 'é', 'z', 'Z', '愛', '😀'];
+    const names = [
+      'a,b',
+      'A"B"',
+      '"',
+      'two\nlines',
+      'a\rb',
+      'c\r\n',
+      ' x ',
+      'é',
+      'z',
+      'Z',
+      '愛',
+      '😀',
+    ];
     await store(names.map((name) => [name, 'Eid', '1', '2', `notes of ${name}`]));
     const { out } = await show('--format', 'csv', '--columns', 'person,notes');
     const byCodePoint = names.toSorted((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
@@ -129,6 +142,18 @@ describe('as CSV', () => {
       ...byCodePoint.map((name) => [name, `notes of ${name}`]),
     ]);
     expect(out).toContain('"a\rb"');
+  });
+
+  test('it is sorted the same in a database of another language', async () => {
+    await store(['a', 'B', 'é', 'z', 'Z'].map((name) => [name, 'Eid', '1', '2']));
+    const { pool } = database;
+    await pool.query('alter table persons alter column name type text collate "sv-x-icu"');
+    try {
+      const { out } = await show('--format', 'csv', '--columns', 'person');
+      expect(out).toBe('person\nB\nZ\na\nz\né\n');
+    } finally {
+      await pool.query('alter table persons alter column name type text collate "default"');
+    }
   });
 
   test('it is the header alone where there is no budget', async () => {
@@ -212,7 +237,9 @@ describe('which budgets', () => {
     await expect(show('--person', 'be')).rejects.toThrow(
       'no person has the name or the id "be"; did you mean "Ben"?',
     );
-    await expect(show('--occasion', '99')).rejects.toThrow('no occasion has the name or the id "99"');
+    await expect(show('--occasion', '99')).rejects.toThrow(
+      'no occasion has the name or the id "99"',
+    );
   });
 
   test('options that contradict each other or are unknown are refused', async () => {

@@ -50,4 +50,3 @@ export function toBudget(selected: Record<string, unknown>): Budget {
     notes: row.budget_notes,
   };
 }
-

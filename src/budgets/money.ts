@@ -98,8 +98,7 @@ function show(text: string): string {
   return JSON.stringify(shown);
 }
 
-/** Two places, and no minus before a zero. */
+/** Rounded before it is written, so that no minus stands before a zero. */
 function write(amount: Decimal): string {
-  const rounded = amount.toDecimalPlaces(PLACES_MAX);
-  return (rounded.isZero() ? rounded.abs() : rounded).toFixed(PLACES_MAX);
+  return amount.toDecimalPlaces(PLACES_MAX).toFixed(PLACES_MAX);
 }

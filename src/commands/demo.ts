@@ -99,8 +99,7 @@ async function finished(upstream: ChildProcess, signal: AbortSignal): Promise<st
 }
 
 async function untilQuiet(stores: Stores): Promise<void> {
-  const queue = openGiftEventsQueue(stores.queue);
-  queue.on('error', () => {});
+  const { queue, close } = openGiftEventsQueue(stores.queue, () => {});
   try {
     const deadline = performance.now() + QUIET_TIMEOUT_MS;
     for (;;) {
@@ -113,7 +112,7 @@ async function untilQuiet(stores: Stores): Promise<void> {
       await sleep(50);
     }
   } finally {
-    await queue.close();
+    await close();
   }
 }
 

@@ -56,7 +56,9 @@ export function showCommand(context: CommandContext): Command {
       ]),
     )
     .option('--over', 'only those of which more was spent than planned')
-    .addOption(new Option('--format <format>', 'how to write them').choices(FORMATS).default('table'))
+    .addOption(
+      new Option('--format <format>', 'how to write them').choices(FORMATS).default('table'),
+    )
     .addOption(
       new Option('--columns <names>', 'which columns, in which order, with commas between them')
         .argParser(parseColumns)

@@ -35,14 +35,19 @@ async function* renderTable<Row>(
   const headers = columns.map((column) => column.name.replaceAll('_', ' '));
   const widths = headers.map((header) => stringWidth(header));
   const line = (cells: readonly string[]): string =>
-    cells.map((cell, place) => pad(cell, widths[place]!, columns[place]!.align)).join('  ').trimEnd();
+    cells
+      .map((cell, place) => pad(cell, widths[place]!, columns[place]!.align))
+      .join('  ')
+      .trimEnd();
   let isFirst = true;
   for await (const rows of chunks) {
     const cells = rows.map((row) => columns.map((column) => toCell(column.value(row))));
     for (const [place, width] of widths.entries()) {
       widths[place] = cells.reduce((most, row) => Math.max(most, stringWidth(row[place]!)), width);
     }
-    const head = isFirst ? [line(headers), widths.map((width) => '─'.repeat(width)).join('  ')] : [];
+    const head = isFirst
+      ? [line(headers), widths.map((width) => '─'.repeat(width)).join('  ')]
+      : [];
     isFirst = false;
     yield [...head, ...cells.map(line)].join('\n');
   }
@@ -64,8 +69,7 @@ async function* renderCsv<Row>(
   columns: readonly Column<Row>[],
   chunks: AsyncIterable<readonly Row[]>,
 ): AsyncGenerator<string, void, undefined> {
-  // By itself csv-stringify quotes line feeds, but no carriage return.
-  const options = { eof: false, quoted_match: /\r/ };
+  const options = { eof: false };
   yield stringify([columns.map((column) => column.name)], options);
   for await (const rows of chunks) {
     const records = rows.map((row) => columns.map((column) => column.value(row)?.toString() ?? ''));

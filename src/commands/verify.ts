@@ -31,7 +31,11 @@ export function verifyCommand(
       'Sums the assignments of every budget anew, compares each sum with the stored total, ' +
         'and lists those that differ. It changes nothing, and may run at any time: it holds no locks.',
     )
-    .addOption(new Option('--format <format>', 'how to write the findings').choices(['text', 'json']).default('text'))
+    .addOption(
+      new Option('--format <format>', 'how to write the findings')
+        .choices(['text', 'json'])
+        .default('text'),
+    )
     .addHelpText(
       'after',
       `

@@ -1,5 +1,5 @@
-import type { JobsOptions, Queue } from 'bullmq';
-import { openGiftEventsQueue, type QueueConnection } from '../queue.ts';
+import type { JobsOptions } from 'bullmq';
+import { openGiftEventsQueue, type OpenQueue, type QueueConnection } from '../queue.ts';
 import {
   AFFECTED_PAIRS_MAX,
   type GiftEventInput,
@@ -43,13 +43,11 @@ const BULK_JOBS_MAX = 1_000;
  * and catch-up recalculates the pair from it.
  */
 export class GiftEventClient {
-  readonly #queue: Queue;
+  readonly #open: OpenQueue;
   #lastError: Error | undefined;
 
   constructor(connection: QueueConnection) {
-    this.#queue = openGiftEventsQueue(connection);
-    // Without a listener a lost connection would be an uncaught exception.
-    this.#queue.on('error', (error) => (this.#lastError = error));
+    this.#open = openGiftEventsQueue(connection, (error) => (this.#lastError = error));
   }
 
   /** A gift was assigned to these pairs. */
@@ -95,7 +93,7 @@ export class GiftEventClient {
 
   /** Closes the connection. Events whose promise has resolved are in the queue. */
   async close(): Promise<void> {
-    await this.#queue.close();
+    await this.#open.close();
   }
 
   async #send(
@@ -115,15 +113,22 @@ export class GiftEventClient {
   async #add(jobs: readonly Job[]): Promise<SentEvents> {
     const distinct = new Map(jobs.map((job) => [job.opts.deduplication?.id ?? job, job]));
     const unique = [...distinct.values()];
+    await this.#open.connected();
     for (let from = 0; from < unique.length; from += BULK_JOBS_MAX) {
-      await this.#queue.addBulk(unique.slice(from, from + BULK_JOBS_MAX)).catch((cause: Error) => {
-        const why = cause.message || this.#lastError?.message || 'no answer';
+      const jobsOfTrip = unique.slice(from, from + BULK_JOBS_MAX);
+      await this.#open.queue.addBulk(jobsOfTrip).catch((cause: Error) => {
+        const why = describe(this.#lastError) ?? describe(cause) ?? 'no answer';
         const message = `${unique.length - from} of ${unique.length} gift events were not sent: ${why}`;
         throw new GiftEventsNotSentError(message, { cause });
       });
     }
     return { jobs: unique.length };
   }
+}
+
+/** A refused connection says so in its code alone. */
+function describe(error: (Error & { code?: string }) | undefined): string | undefined {
+  return error?.message || error?.code;
 }
 
 interface Job {
