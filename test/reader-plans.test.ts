@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { BudgetReader } from '../src/budgets/reader.ts';
 import type { Queryable } from '../src/database.ts';
-import { createTestDatabase, type TestDatabase } from './support/reader-shim.ts';
+import { createTestDatabase, type TestDatabase } from './support/servers.ts';
 
 const PERSONS = 20_000;
 const OCCASIONS = 12; // 240,000 budgets

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Budget } from '../src/budgets/budget.ts';
 import type { Page, PageRequest } from '../src/budgets/page.ts';
 import { BudgetReader } from '../src/budgets/reader.ts';
-import { createTestDatabase, type TestDatabase } from './support/reader-shim.ts';
+import { createTestDatabase, type TestDatabase } from './support/servers.ts';
 
 let database: TestDatabase;
 let reader: BudgetReader;

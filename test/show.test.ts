@@ -2,7 +2,7 @@ import { parse } from 'csv-parse/sync';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { readNamedBudgets } from '../src/budgets/named-budgets.ts';
 import { showCommand } from '../src/commands/show.ts';
-import { createTestDatabase, type TestDatabase } from './support/reader-shim.ts';
+import { createTestDatabase, type TestDatabase } from './support/servers.ts';
 import { runCommand } from './support/run-command.ts';
 
 let database: TestDatabase;

@@ -7,7 +7,7 @@ import {
   compareTotals,
   type Difference,
 } from '../src/recalculation/compare.ts';
-import { createTestDatabase, type TestDatabase } from './support/reader-shim.ts';
+import { createTestDatabase, type TestDatabase } from './support/servers.ts';
 import { runCommand } from './support/run-command.ts';
 
 const OCCASIONS = 5;
