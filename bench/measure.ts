@@ -36,9 +36,7 @@ export async function measureAlternating(
 function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1
-    ? sorted[middle]!
-    : (sorted[middle - 1]! + sorted[middle]!) / 2;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
 /** Prints the rates, then `bench NAME: key=ratio … ok`, or `… falls short`. */
@@ -48,9 +46,13 @@ export function report(
   ratios: readonly { readonly key: string; readonly value: number; readonly atLeast: number }[],
 ): void {
   for (const side of measured) {
-    console.log(`${side.name.padEnd(24)}${Math.round(side.perSecond).toLocaleString('en').padStart(12)} per second`);
+    console.log(
+      `${side.name.padEnd(24)}${Math.round(side.perSecond).toLocaleString('en').padStart(12)} per second`,
+    );
   }
   const met = ratios.every(({ value, atLeast }) => value >= atLeast);
-  const shown = ratios.map(({ key, value, atLeast }) => `${key}=${value.toFixed(2)} (at least ${atLeast})`);
+  const shown = ratios.map(
+    ({ key, value, atLeast }) => `${key}=${value.toFixed(2)} (at least ${atLeast})`,
+  );
   console.log(`bench ${name}: ${shown.join(' ')} ${met ? 'ok' : 'falls short'}`);
 }

@@ -1,4 +1,4 @@
-import pg from 'pg';
+import type pg from 'pg';
 import { migrate, openDatabase } from '../src/database.ts';
 import { startEmbeddedPostgres } from '../src/embedded/server.ts';
 import type { Pair } from '../src/events/contract.ts';
@@ -48,8 +48,14 @@ export async function recalculateBench(): Promise<void> {
 }
 
 async function fill(pool: pg.Pool): Promise<void> {
-  await pool.query(`insert into persons (name) select 'p' || i from generate_series(1, $1::int) i`, [PERSONS]);
-  await pool.query(`insert into occasions (name) select 'o' || i from generate_series(1, $1::int) i`, [OCCASIONS]);
+  await pool.query(
+    `insert into persons (name) select 'p' || i from generate_series(1, $1::int) i`,
+    [PERSONS],
+  );
+  await pool.query(
+    `insert into occasions (name) select 'o' || i from generate_series(1, $1::int) i`,
+    [OCCASIONS],
+  );
   await pool.query(`insert into gifts (name) values ('g')`);
   await pool.query(
     `insert into person_occasions (person_id, occasion_id)

@@ -30,7 +30,9 @@ export class Migration20261123000200_create_gifts_and_assignments extends Migrat
         on update cascade on delete cascade
     )`);
     this.addSql(`create index idx_gift_person_gift on gift_persons (gift_id)`);
-    this.addSql(`create index idx_gift_person_contribution on gift_persons (person_id, occasion_id) include (amount)`);
+    this.addSql(
+      `create index idx_gift_person_contribution on gift_persons (person_id, occasion_id) include (amount)`,
+    );
   }
 
   override down(): void {

@@ -24,9 +24,15 @@ export class Migration20261123000300_add_budget_fields_to_person_occasion extend
       add constraint person_occasions_budget_currency_check
         check (budget_currency ~ '^[A-Z]{3}$') not valid,
       set (fillfactor = 85)`);
-    this.addSql(`alter table person_occasions validate constraint person_occasions_budget_amount_check`);
-    this.addSql(`alter table person_occasions validate constraint person_occasions_budget_spent_check`);
-    this.addSql(`alter table person_occasions validate constraint person_occasions_budget_currency_check`);
+    this.addSql(
+      `alter table person_occasions validate constraint person_occasions_budget_amount_check`,
+    );
+    this.addSql(
+      `alter table person_occasions validate constraint person_occasions_budget_spent_check`,
+    );
+    this.addSql(
+      `alter table person_occasions validate constraint person_occasions_budget_currency_check`,
+    );
   }
 
   override down(): void {

@@ -9,7 +9,9 @@ import { Migration } from '@mikro-orm/migrations';
 export class Migration20261123000400_add_person_occasion_budget_index extends Migration {
   override up(): void {
     this.addSql(`set local lock_timeout = '2s'`);
-    this.addSql(`create index idx_person_occasion_budget on person_occasions (person_id, occasion_id, budget_amount)`);
+    this.addSql(
+      `create index idx_person_occasion_budget on person_occasions (person_id, occasion_id, budget_amount)`,
+    );
   }
 
   override down(): void {

@@ -8,7 +8,9 @@ import { Migration } from '@mikro-orm/migrations';
 export class Migration20261123000500_add_person_occasion_occasion_index extends Migration {
   override up(): void {
     this.addSql(`set local lock_timeout = '2s'`);
-    this.addSql(`create index idx_person_occasion_occasion on person_occasions (occasion_id, person_id)`);
+    this.addSql(
+      `create index idx_person_occasion_occasion on person_occasions (occasion_id, person_id)`,
+    );
   }
 
   override down(): void {

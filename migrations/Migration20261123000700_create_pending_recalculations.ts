@@ -29,8 +29,12 @@ export class Migration20261123000700_create_pending_recalculations extends Migra
       autovacuum_vacuum_cost_delay = 0,
       vacuum_truncate = off
     )`);
-    this.addSql(`create index idx_pending_recalculation_pair on pending_recalculations (person_id, occasion_id)`);
-    this.addSql(`create index idx_pending_recalculation_everything on pending_recalculations (id) where everything`);
+    this.addSql(
+      `create index idx_pending_recalculation_pair on pending_recalculations (person_id, occasion_id)`,
+    );
+    this.addSql(
+      `create index idx_pending_recalculation_everything on pending_recalculations (id) where everything`,
+    );
   }
 
   override down(): void {

@@ -13,6 +13,8 @@ import { type Config, ConfigError, loadConfig } from './config.ts';
 import { createLogger } from './operations/log.ts';
 import { openStores } from './stores.ts';
 
+const NOT_MIGRATED = new Set(['42P01', '42703']); // undefined table, undefined column
+
 const interruption = new AbortController();
 
 let config: Config | undefined;
@@ -32,7 +34,8 @@ const context: CommandContext = {
       await stores.close();
     }
   },
-  withDatabase: async (work) => await context.withStores(async ({ database }) => await work(database)),
+  withDatabase: async (work) =>
+    await context.withStores(async ({ database }) => await work(database)),
   print: (text) => process.stdout.write(`${text}\n`),
   warn: (text) => process.stderr.write(`${text}\n`),
   setExitCode: (code) => (process.exitCode = code),
@@ -84,11 +87,10 @@ function endQuietlyWhenNobodyReads(): void {
   });
 }
 
-const NOT_MIGRATED = new Set(['42P01', '42703']); // undefined table, undefined column
-
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return `error: ${String(error)}`;
-  if (error instanceof CommandError || error instanceof ConfigError) return `error: ${error.message}`;
+  if (error instanceof CommandError || error instanceof ConfigError)
+    return `error: ${error.message}`;
   const { code } = error as { code?: string };
   if (code !== undefined && NOT_MIGRATED.has(code)) {
     return `error: ${error.message}: the database is not migrated; run "gift-budgets migrate"`;

@@ -1,6 +1,11 @@
 import { fileURLToPath } from 'node:url';
 import { Migrator } from '@mikro-orm/migrations';
-import { defineConfig, MikroORM, type Options, type PostgreSqlConnection } from '@mikro-orm/postgresql';
+import {
+  defineConfig,
+  MikroORM,
+  type Options,
+  type PostgreSqlConnection,
+} from '@mikro-orm/postgresql';
 import type pg from 'pg';
 import { entities } from './entities/index.ts';
 

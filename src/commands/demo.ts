@@ -43,7 +43,9 @@ async function runDemo(context: CommandContext, stores: Stores, seconds: number)
   const signal = context.interrupted;
   if (signal.aborted) return context.setExitCode(130);
   const { imported, pairs } = await importGiftList(pool, createReadStream(FAMILY));
-  context.print(`Imported ${imported.assignments} gifts for ${imported.persons} people, ${pairs.length} budgets.`);
+  context.print(
+    `Imported ${imported.assignments} gifts for ${imported.persons} people, ${pairs.length} budgets.`,
+  );
 
   const counts = new LiveCounts();
   const app = await startApp(context.config(), stores, context.log(), {
@@ -51,7 +53,9 @@ async function runDemo(context: CommandContext, stores: Stores, seconds: number)
     observer: counts,
   });
   try {
-    context.print(`An upstream process assigns, reprices, moves and unassigns gifts for ${seconds} s;`);
+    context.print(
+      `An upstream process assigns, reprices, moves and unassigns gifts for ${seconds} s;`,
+    );
     context.print('of every fourth change it sends no event, and the mark alone tells.\n');
     const changes = await watchUpstream(stores, counts, seconds, signal);
     if (signal.aborted) return context.setExitCode(130);
@@ -99,12 +103,17 @@ async function finished(upstream: ChildProcess, signal: AbortSignal): Promise<st
 }
 
 async function untilQuiet(stores: Stores): Promise<void> {
-  const { queue, close } = openGiftEventsQueue(stores.queue, () => {});
+  const open = openGiftEventsQueue(stores.queue, () => {});
   try {
     const deadline = performance.now() + QUIET_TIMEOUT_MS;
     for (;;) {
       const { marks } = await readBacklog(stores.database.pool);
-      const jobs = await queue.getJobCountByTypes('waiting', 'active', 'delayed', 'prioritized');
+      const jobs = await open.queue.getJobCountByTypes(
+        'waiting',
+        'active',
+        'delayed',
+        'prioritized',
+      );
       if (marks === 0 && jobs === 0) return;
       if (performance.now() > deadline) {
         throw new CommandError(`${marks} marks and ${jobs} jobs are still pending`);
@@ -112,7 +121,7 @@ async function untilQuiet(stores: Stores): Promise<void> {
       await sleep(50);
     }
   } finally {
-    await close();
+    await open.close();
   }
 }
 

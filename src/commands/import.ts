@@ -69,11 +69,15 @@ async function sendEvents(
 async function openInput(file: string): Promise<Readable> {
   if (file === '-') return process.stdin;
   const { size } = await stat(file).catch((error: NodeJS.ErrnoException) => {
-    throw new CommandError(`cannot read ${file}: ${error.code === 'ENOENT' ? 'no such file' : error.message}`);
+    throw new CommandError(
+      `cannot read ${file}: ${error.code === 'ENOENT' ? 'no such file' : error.message}`,
+    );
   });
   const stream = createReadStream(file);
   if (!process.stderr.isTTY) return stream;
-  const bar = new SingleBar({ format: 'importing {bar} {percentage} % | {value} of {total} bytes' });
+  const bar = new SingleBar({
+    format: 'importing {bar} {percentage} % | {value} of {total} bytes',
+  });
   bar.start(size, 0);
   const through = new PassThrough();
   stream.on('data', (chunk) => bar.increment(chunk.length));

@@ -17,7 +17,8 @@ export function migrateCommand(context: CommandContext): Command {
         await prepareQueue(queue);
         for (const name of applied) context.print(`applied ${name}`);
         if (embedded) context.print('The embedded database is up to date.');
-        else if (applied.length === 0) context.print('Nothing to apply: the database is up to date.');
+        else if (applied.length === 0)
+          context.print('Nothing to apply: the database is up to date.');
         else context.print(`Applied ${applied.length} migrations: the database is up to date.`);
       });
     });

@@ -10,7 +10,9 @@ export function budgetBars(budgets: readonly NamedBudget[], colour: boolean): st
   return [...occasions]
     .toSorted(([a], [b]) => a.localeCompare(b))
     .map(([occasion, rows]) =>
-      [paint('bold', occasion, colour), ...rows.map((row) => line(row, personWidth, colour))].join('\n'),
+      [paint('bold', occasion, colour), ...rows.map((row) => line(row, personWidth, colour))].join(
+        '\n',
+      ),
     )
     .join('\n\n');
 }

@@ -71,7 +71,10 @@ async function move(): Promise<Change> {
       where g.id = old.id
      returning g.person_id, g.occasion_id, old.old_person_id, old.old_occasion_id`,
   );
-  const from = rows.map((row) => ({ personId: row.old_person_id, occasionId: row.old_occasion_id }));
+  const from = rows.map((row) => ({
+    personId: row.old_person_id,
+    occasionId: row.old_occasion_id,
+  }));
   return { send: () => events.giftMoved(from, rows.map(toPair)) };
 }
 

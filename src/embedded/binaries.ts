@@ -1,5 +1,4 @@
-import { cp, stat } from 'node:fs/promises';
-import { rm } from 'node:fs/promises';
+import { cp, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { ServerUser } from './server-user.ts';
 

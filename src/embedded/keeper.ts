@@ -2,7 +2,7 @@
 // when standard input ends, that is, when the process that started the keeper is gone.
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmod, chown, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -19,7 +19,11 @@ const IDLE_POLL_MS = 300;
 
 const options = JSON.parse(process.argv[2]!) as EmbeddedPostgresOptions;
 const parentGone = new Promise<void>((resolve) => {
-  process.stdin.on('end', resolve).on('close', resolve).on('error', () => resolve()).resume();
+  process.stdin
+    .on('end', resolve)
+    .on('close', resolve)
+    .on('error', () => resolve())
+    .resume();
 });
 // The keeper goes when its users are gone, not when a terminal or a supervisor says so.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => {});
@@ -28,11 +32,11 @@ const shared = options.directory !== undefined;
 const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'gift-budgets-')));
 const owner = await serverUser();
 try {
-  const { native, cleanUp } = await binaries(directory, owner);
+  const programs = await binaries(directory, owner);
   try {
-    await keep(native);
+    await keep(programs.native);
   } finally {
-    await cleanUp();
+    await programs.cleanUp();
   }
 } catch (error) {
   process.stderr.write(`${(error as Error).message}\n`);
@@ -70,16 +74,14 @@ async function prepareData(native: Binaries, data: string): Promise<string> {
     if (owner) await chown(secretFile, owner.uid, owner.gid);
   };
   if (existsSync(join(data, 'PG_VERSION'))) {
-    const { readFile } = await import('node:fs/promises');
     return (await readFile(secretFile, 'utf8')).trim();
   }
   await write();
   const unfinished = join(directory, 'data.new');
   await rm(unfinished, { recursive: true, force: true });
-  await run(native.initdb, [
-    ...['-D', unfinished, '-U', USER, '--pwfile', secretFile, '--auth', 'scram-sha-256'],
-    ...['--encoding', 'UTF8', '--locale', 'C', '--no-sync'],
-  ]);
+  const access = ['-U', USER, '--pwfile', secretFile, '--auth', 'scram-sha-256'];
+  const text = ['--encoding', 'UTF8', '--locale', 'C'];
+  await run(native.initdb, ['-D', unfinished, ...access, ...text, '--no-sync']);
   await rename(unfinished, data);
   return secret;
 }
@@ -101,7 +103,7 @@ async function start(native: Binaries, data: string, port: number): Promise<void
 
 /** Waits until no connection but its own has been seen for a moment. */
 async function untilUnused(url: string): Promise<void> {
-  for (let unused = 0; unused < IDLE_POLLS; ) {
+  for (let unused = 0; unused < IDLE_POLLS;) {
     await sleep(IDLE_POLL_MS);
     const client = new pg.Client({ connectionString: url });
     client.on('error', () => {});
@@ -142,7 +144,6 @@ async function run(program: string, args: readonly string[]): Promise<void> {
 }
 
 async function lastWords(): Promise<string> {
-  const { readFile } = await import('node:fs/promises');
   const log = await readFile(join(directory, 'server.log'), 'utf8').catch(() => '');
   return log === '' ? '' : `\n${log.trim().split('\n').slice(-5).join('\n')}`;
 }

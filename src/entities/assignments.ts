@@ -20,7 +20,8 @@ export const GiftPerson = defineEntity({
   tableName: 'gift_persons',
   properties: {
     id: p.bigint('string').primary().generated('by default as identity'),
-    gift: () => p.manyToOne(Gift).deleteRule('cascade').updateRule('cascade').index('idx_gift_person_gift'),
+    gift: () =>
+      p.manyToOne(Gift).deleteRule('cascade').updateRule('cascade').index('idx_gift_person_gift'),
     person: () => p.manyToOne(Person).deleteRule('cascade').updateRule('cascade').index(false),
     occasionId: p.bigint('string').nullable(),
     budget: () =>

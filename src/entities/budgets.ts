@@ -29,8 +29,10 @@ export const PersonOccasion = defineEntity({
   name: 'PersonOccasion',
   tableName: 'person_occasions',
   properties: {
-    person: () => p.manyToOne(Person).primary().deleteRule('cascade').updateRule('cascade').index(false),
-    occasion: () => p.manyToOne(Occasion).primary().deleteRule('cascade').updateRule('cascade').index(false),
+    person: () =>
+      p.manyToOne(Person).primary().deleteRule('cascade').updateRule('cascade').index(false),
+    occasion: () =>
+      p.manyToOne(Occasion).primary().deleteRule('cascade').updateRule('cascade').index(false),
     budgetAmount: p.decimal('string').precision(10).scale(2).nullable(),
     budgetSpent: p.decimal('string').precision(10).scale(2).default('0'),
     budgetCurrency: p.string().length(3).default('USD'),
@@ -49,6 +51,9 @@ export const PersonOccasion = defineEntity({
       expression: `budget_amount >= 0 and budget_amount <> 'NaN'::numeric`,
     },
     { name: 'person_occasions_budget_spent_check', expression: `budget_spent <> 'NaN'::numeric` },
-    { name: 'person_occasions_budget_currency_check', expression: `budget_currency ~ '^[A-Z]{3}$'` },
+    {
+      name: 'person_occasions_budget_currency_check',
+      expression: `budget_currency ~ '^[A-Z]{3}$'`,
+    },
   ],
 });

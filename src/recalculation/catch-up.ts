@@ -78,13 +78,13 @@ export async function catchUpOnce(
 ): Promise<boolean> {
   let recalculated = false;
   let afterId: string | undefined = '0';
-  for (const deadline = passDeadline(); afterId !== undefined && inTime(deadline, signal); ) {
+  for (const deadline = passDeadline(); afterId !== undefined && inTime(deadline, signal);) {
     const page = await recalculateMarked(options, afterId);
     recalculated ||= page.results.some((result) => result.outcome !== 'busy');
     afterId = page.lastId;
   }
   let walking = true;
-  for (const deadline = passDeadline(); walking && inTime(deadline, signal); ) {
+  for (const deadline = passDeadline(); walking && inTime(deadline, signal);) {
     walking = await recalculateChunkOfEverything(options);
     recalculated ||= walking;
   }

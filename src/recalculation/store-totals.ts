@@ -15,7 +15,10 @@ const BUDGET_SPENT_LIMIT = '100000000';
  *
  * @param pairs pairs whose budget rows are locked.
  */
-export async function storeTotals(client: Queryable, pairs: readonly Pair[]): Promise<PairResult[]> {
+export async function storeTotals(
+  client: Queryable,
+  pairs: readonly Pair[],
+): Promise<PairResult[]> {
   const { rows } = await client.query(
     `with s as materialized (
        select k.person_id, k.occasion_id, b.budget_spent as before, c.total,

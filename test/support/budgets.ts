@@ -3,7 +3,11 @@ import type { Queryable } from '../../src/database.ts';
 import type { Pair } from '../../src/events/contract.ts';
 
 /** Makes persons × occasions with a budget for each pair, and a gift; returns the pairs. */
-export async function seedPairs(db: Queryable, persons: number, occasions: number): Promise<Pair[]> {
+export async function seedPairs(
+  db: Queryable,
+  persons: number,
+  occasions: number,
+): Promise<Pair[]> {
   const { rows } = await db.query(
     `with g as (insert into gifts (name) values ('gift')),
           p as (insert into persons (name) select 'person' from generate_series(1, $1::int) returning id),

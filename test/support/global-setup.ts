@@ -27,7 +27,11 @@ const HOW_TO_GET_REDIS =
 /** One PostgreSQL and one Redis for the whole run, ended and looked after at its end. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const before = await temporaryDirectories();
-  const own = process.env.DATABASE_URL ? null : await startEmbeddedPostgres({ settings: { max_connections: '300', max_prepared_transactions: '10' } });
+  const own = process.env.DATABASE_URL
+    ? null
+    : await startEmbeddedPostgres({
+        settings: { max_connections: '300', max_prepared_transactions: '10' },
+      });
   const postgresUrl = own?.url ?? process.env.DATABASE_URL!;
   const prefix = `gift_budgets_test_${process.pid}`;
   const templateName = `${prefix}_template`;
@@ -42,7 +46,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
   return async () => {
     await redis?.stop();
     await execute(postgresUrl, `drop database ${templateName}`);
-    const left = await execute(postgresUrl, `select datname from pg_database where datname like '${prefix}%'`);
+    const left = await execute(
+      postgresUrl,
+      `select datname from pg_database where datname like '${prefix}%'`,
+    );
     await own?.stop();
     const directories = (await temporaryDirectories()).filter((name) => !before.includes(name));
     const leaks = [...left.map((row) => `database ${row.datname}`), ...directories];
@@ -72,7 +79,8 @@ async function startRedis(): Promise<{ url: string; stop(): Promise<void> } | nu
   if (process.env.REDIS_URL) return { url: process.env.REDIS_URL, stop: async () => {} };
   const program = ['redis-server', 'valkey-server'].find(isOnPath);
   if (program === undefined) {
-    if (process.env.REQUIRE_REDIS === '1') throw new Error(`REQUIRE_REDIS=1, but ${HOW_TO_GET_REDIS}`);
+    if (process.env.REQUIRE_REDIS === '1')
+      throw new Error(`REQUIRE_REDIS=1, but ${HOW_TO_GET_REDIS}`);
     console.warn(HOW_TO_GET_REDIS);
     return null;
   }
@@ -80,7 +88,16 @@ async function startRedis(): Promise<{ url: string; stop(): Promise<void> } | nu
   const port = await freePort();
   const server = spawn(
     program,
-    ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--maxmemory-policy', 'noeviction'],
+    [
+      '--port',
+      String(port),
+      '--bind',
+      '127.0.0.1',
+      '--save',
+      '',
+      '--maxmemory-policy',
+      'noeviction',
+    ],
     { cwd: directory, stdio: 'ignore' },
   );
   const url = `redis://127.0.0.1:${port}`;
