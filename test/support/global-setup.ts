@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -26,7 +26,10 @@ const HOW_TO_GET_REDIS =
 
 /** One PostgreSQL and one Redis for the whole run, ended and looked after at its end. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const before = await temporaryDirectories();
+  // Whatever the tests put into the temporary directory must be gone at the end, and nobody else's.
+  const temporary = await mkdtemp(join(tmpdir(), 'gift-budgets-test-'));
+  await chmod(temporary, 0o755);
+  process.env.TMPDIR = temporary;
   const own = process.env.DATABASE_URL
     ? null
     : await startEmbeddedPostgres({
@@ -51,8 +54,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
       `select datname from pg_database where datname like '${prefix}%'`,
     );
     await own?.stop();
-    const directories = (await temporaryDirectories()).filter((name) => !before.includes(name));
-    const leaks = [...left.map((row) => `database ${row.datname}`), ...directories];
+    const files = (await readdir(temporary)).filter((name) => name.startsWith('gift-budgets-'));
+    await rm(temporary, { recursive: true });
+    const leaks = [...left.map((row) => `database ${row.datname}`), ...files];
     if (leaks.length > 0) throw new Error(`the tests left behind: ${leaks.join(', ')}`);
   };
 }
@@ -69,10 +73,6 @@ async function execute(url: string, sql: string): Promise<Record<string, unknown
   const { rows } = await client.query(sql);
   await client.end();
   return rows;
-}
-
-async function temporaryDirectories(): Promise<string[]> {
-  return (await readdir(tmpdir())).filter((name) => name.startsWith('gift-budgets-'));
 }
 
 async function startRedis(): Promise<{ url: string; stop(): Promise<void> } | null> {
