@@ -10,7 +10,7 @@ import type pg from 'pg';
  * batch without its connection closing. Without hash and merge joins and sequential scans, a batch
  * joined to a small or never analysed table cannot fall into a plan whose cost grows with it.
  */
-const BEGIN = `
+export const BEGIN = `
   begin isolation level read committed read write;
   set local gift_budgets.recalculating = 'on';
   set local lock_timeout = '1s';

@@ -10,8 +10,8 @@ export interface TestDatabase extends Database {
 let databases = 0;
 
 /** A migrated database of its own, dropped by its `close`. */
-export async function createTestDatabase(): Promise<TestDatabase> {
-  return await createDatabase(`template ${inject('templateName')}`);
+export async function createTestDatabase({ poolMax = 20 } = {}): Promise<TestDatabase> {
+  return await createDatabase(`template ${inject('templateName')}`, poolMax);
 }
 
 /** A database without the schema. */
@@ -19,13 +19,13 @@ export async function createEmptyDatabase(): Promise<TestDatabase> {
   return await createDatabase('template template0');
 }
 
-async function createDatabase(from: string): Promise<TestDatabase> {
+async function createDatabase(from: string, poolMax = 20): Promise<TestDatabase> {
   const serverUrl = inject('postgresUrl');
   const name = inject('templateName').replace('template', `${process.pid}_${(databases += 1)}`);
   await onServer(serverUrl, `create database ${name} ${from}`);
   const url = new URL(serverUrl);
   url.pathname = `/${name}`;
-  const database = await openDatabase(url.href, { poolMax: 20 });
+  const database = await openDatabase(url.href, { poolMax });
   return {
     ...database,
     url: url.href,
