@@ -68,7 +68,11 @@ export async function prepareQueue(connection: QueueConnection): Promise<void> {
 /** The queue as a program that looks at it or adds to it has it. */
 export interface OpenQueue {
   readonly queue: Queue;
-  /** Waits for the connection, but not long; what then fails says so itself. */
+  /**
+   * Waits for the connection, but not long.
+   *
+   * @throws the reason why there is none.
+   */
   connected(): Promise<void>;
   close(): Promise<void>;
 }
@@ -76,10 +80,16 @@ export interface OpenQueue {
 /** A connection that is just being made gets this long; one that was lost gets a tenth of it. */
 const CONNECT_TIMEOUT_MS = 1_000;
 
+/** A server that has the connection and does not answer (frozen, or cut off) gets this long. */
+const REDIS_ANSWER_TIMEOUT_MS = 5_000;
+
+/** Longer, because calls wait in it for one of the few connections too. */
+const POSTGRES_ANSWER_TIMEOUT_MS = 10_000;
+
 /**
- * Opens the queue. On Redis it never hangs: while Redis is away every call fails within about a
- * tenth of a second (the first within one), also when Redis was down as the process started, and
- * works again once Redis is back.
+ * Opens the queue. Its calls never hang, also when the server was down as the process started,
+ * and they work again once it is back. On Redis they fail within about a tenth of a second while
+ * nothing answers the connection (the first within one), and within 5 s on a frozen server.
  *
  * @param onError told of lost connections; they come back by themselves.
  */
@@ -87,19 +97,60 @@ export function openGiftEventsQueue(
   connection: QueueConnection,
   onError: (error: Error) => void,
 ): OpenQueue {
-  if (connection.backend === 'postgres') {
-    const options = { connection: postgresConnection(connection) };
+  return connection.backend === 'postgres'
+    ? openPostgresQueue(connection, onError)
+    : openRedisQueue(connection, onError);
+}
+
+function openPostgresQueue(
+  connection: QueueConnection & { backend: 'postgres' },
+  onError: (error: Error) => void,
+): OpenQueue {
+  const options = {
+    connection: {
+      ...postgresConnection(connection),
+      connectionTimeoutMillis: POSTGRES_ANSWER_TIMEOUT_MS,
+      query_timeout: POSTGRES_ANSWER_TIMEOUT_MS,
+    },
+  };
+  const open = (): Queue => {
     const queue = new Queue(GIFT_EVENTS_QUEUE, options, createPostgresBackend);
     queue.on('error', onError);
-    const close = async (): Promise<void> => await queue.close();
-    return { queue: queue as unknown as Queue, connected: async () => {}, close };
-  }
+    return queue as unknown as Queue;
+  };
+  let queue = open();
+  return {
+    get queue() {
+      return queue;
+    },
+    async connected() {
+      const tried = queue;
+      await tried.waitUntilReady().catch(async () => {
+        // A queue of BullMQ whose first connection failed answers with that failure for ever.
+        if (queue === tried) {
+          queue = open();
+          tried.close().catch(onError);
+        }
+        await queue.waitUntilReady();
+      });
+    },
+    close: async () => await queue.close(),
+  };
+}
+
+function openRedisQueue(
+  connection: QueueConnection & { backend: 'redis' },
+  onError: (error: Error) => void,
+): OpenQueue {
+  let lastError: Error | undefined;
   const redis = new Redis(connection.url, {
     enableOfflineQueue: false,
     maxRetriesPerRequest: 1,
+    commandTimeout: REDIS_ANSWER_TIMEOUT_MS,
     retryStrategy: reconnectDelayMs,
   });
-  redis.on('error', onError);
+  redis.on('connect', () => (lastError = undefined));
+  redis.on('error', (error: Error) => onError((lastError = error)));
   const queue = new Queue(GIFT_EVENTS_QUEUE, {
     connection: redis as unknown as RedisConnectionClient,
     prefix: connection.prefix ?? 'bull',
@@ -107,15 +158,16 @@ export function openGiftEventsQueue(
     skipVersionCheck: true,
   });
   queue.on('error', onError);
-  let wasConnected = false;
+  let isFirst = true;
   return {
     queue,
     async connected() {
-      const timeoutMs = wasConnected ? CONNECT_TIMEOUT_MS / 10 : CONNECT_TIMEOUT_MS;
-      wasConnected = true;
+      const timeoutMs = isFirst ? CONNECT_TIMEOUT_MS : CONNECT_TIMEOUT_MS / 10;
+      isFirst = false;
       if (redis.status === 'ready') return;
-      const timeout = AbortSignal.timeout(timeoutMs);
-      await once(redis, 'ready', { signal: timeout }).catch(() => {});
+      await once(redis, 'ready', { signal: AbortSignal.timeout(timeoutMs) }).catch(() => {
+        throw lastError ?? new Error(`no connection within ${timeoutMs} ms`);
+      });
     },
     async close() {
       await queue.close().catch(onError);

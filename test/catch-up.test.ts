@@ -1,11 +1,12 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { Pair } from '../src/events/contract.ts';
-import { type CatchUpOptions, catchUpOnce } from '../src/recalculation/catch-up.ts';
+import { type CatchUpOptions, catchUpOnce, startCatchUp } from '../src/recalculation/catch-up.ts';
 import { recalculate } from '../src/recalculation/recalculate.ts';
 import { markEverything } from '../src/recalculation/write-marks.ts';
 import {
   assign,
   countMarks,
+  eventually,
   markedPairs,
   seedPairs,
   spent,
@@ -40,6 +41,84 @@ it('with no event, every changed total becomes right and no mark is left', async
   await catchUp();
   expect(await wrongTotals(database.pool)).toEqual([]);
   expect(await countMarks(database.pool)).toBe(0);
+});
+
+it('two loops at once take different marks, and both stop when asked to', async () => {
+  const batches: string[][] = [[], []];
+  const loops = batches.map((seen) =>
+    startCatchUp({
+      ...options,
+      observer: {
+        batch: (_cause, results) => seen.push(...results.map(({ personId }) => personId)),
+      },
+    }),
+  );
+  for (let round = 0; round < 20; round += 1) {
+    await Promise.all(pairs.map(async (pair) => await assign(database.pool, pair, '0.10')));
+  }
+  await eventually(
+    async () => await countMarks(database.pool),
+    (marks) => marks === 0,
+  );
+  await Promise.all(loops.map(async (loop) => await loop.stop()));
+  expect(await wrongTotals(database.pool)).toEqual([]);
+  await assign(database.pool, pairs[0]!, '1.00');
+  const seen = batches.flat().length;
+  expect(await countMarks(database.pool)).toBe(1);
+  expect(batches.flat()).toHaveLength(seen);
+});
+
+it('a mark younger than the grace is left to its event, an older one is not', async () => {
+  await assign(database.pool, pairs[0]!, '1.00');
+  expect(await catchUpOnce({ ...options, graceMs: () => 60_000 })).toBe(false);
+  expect(await countMarks(database.pool)).toBe(1);
+  await database.pool.query(
+    `update pending_recalculations set marked_at = marked_at - interval '2 minutes'`,
+  );
+  expect(await catchUpOnce({ ...options, graceMs: () => 60_000 })).toBe(true);
+  expect(await spent(database.pool, pairs[0]!)).toBe('1.00');
+});
+
+it('many marks of one pair cost one sum', async () => {
+  for (let change = 0; change < 40; change += 1) await assign(database.pool, pairs[0]!, '1.00');
+  const sums: unknown[] = [];
+  const observer = {
+    batch: (_cause: unknown, results: readonly unknown[]) => sums.push(...results),
+  };
+  while (await catchUpOnce({ ...options, observer }));
+  expect(sums).toHaveLength(1);
+  expect(await spent(database.pool, pairs[0]!)).toBe('40.00');
+});
+
+it('the loop goes on after its connection was cut', async () => {
+  const errors: unknown[] = [];
+  const observer = { retry: (_cause: unknown, error: unknown) => errors.push(error) };
+  const loop = startCatchUp({ ...options, pool: database.pool, observer });
+  const migration = await database.pool.connect();
+  try {
+    await assign(database.pool, pairs[0]!, '1.00');
+    await migration.query('begin; lock table pending_recalculations in access exclusive mode');
+    await eventually(
+      async () => {
+        await migration.query(
+          `select pg_terminate_backend(pid) from pg_stat_activity
+            where wait_event_type = 'Lock' and datname = current_database()`,
+        );
+        return errors.length;
+      },
+      (count) => count > 0,
+    );
+  } finally {
+    await migration.query('rollback');
+    migration.release();
+  }
+  await assign(database.pool, pairs[1]!, '1.00');
+  await eventually(
+    async () => await countMarks(database.pool),
+    (marks) => marks === 0,
+  );
+  await loop.stop();
+  expect(await wrongTotals(database.pool)).toEqual([]);
 });
 
 it('a mark for everything is walked in chunks to the last budget', async () => {

@@ -44,10 +44,11 @@ const BULK_JOBS_MAX = 1_000;
  */
 export class GiftEventClient {
   readonly #open: OpenQueue;
-  #lastError: Error | undefined;
+  #isClosed = false;
 
   constructor(connection: QueueConnection) {
-    this.#open = openGiftEventsQueue(connection, (error) => (this.#lastError = error));
+    // A lost connection is told by the call that needs it.
+    this.#open = openGiftEventsQueue(connection, () => {});
   }
 
   /** A gift was assigned to these pairs. */
@@ -93,6 +94,7 @@ export class GiftEventClient {
 
   /** Closes the connection. Events whose promise has resolved are in the queue. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     await this.#open.close();
   }
 
@@ -113,22 +115,26 @@ export class GiftEventClient {
   async #add(jobs: readonly Job[]): Promise<SentEvents> {
     const distinct = new Map(jobs.map((job) => [job.opts.deduplication?.id ?? job, job]));
     const unique = [...distinct.values()];
-    await this.#open.connected();
-    for (let from = 0; from < unique.length; from += BULK_JOBS_MAX) {
-      const jobsOfTrip = unique.slice(from, from + BULK_JOBS_MAX);
-      await this.#open.queue.addBulk(jobsOfTrip).catch((cause: Error) => {
-        const why = describe(this.#lastError) ?? describe(cause) ?? 'no answer';
-        const message = `${unique.length - from} of ${unique.length} gift events were not sent: ${why}`;
-        throw new GiftEventsNotSentError(message, { cause });
-      });
+    let sent = 0;
+    try {
+      for (; sent < unique.length; sent += BULK_JOBS_MAX) {
+        // BullMQ's PostgreSQL backend never answers a call that comes after its close.
+        if (this.#isClosed) throw new Error('the client is closed');
+        await this.#open.connected();
+        await this.#open.queue.addBulk(unique.slice(sent, sent + BULK_JOBS_MAX));
+      }
+    } catch (cause) {
+      const notSent = `${unique.length - sent} of ${unique.length} gift events were not sent`;
+      throw new GiftEventsNotSentError(`${notSent}: ${describe(cause)}`, { cause });
     }
     return { jobs: unique.length };
   }
 }
 
 /** A refused connection says so in its code alone. */
-function describe(error: (Error & { code?: string }) | undefined): string | undefined {
-  return error?.message || error?.code;
+function describe(cause: unknown): string {
+  const { message, code } = cause as Error & { code?: string };
+  return message || code || String(cause);
 }
 
 interface Job {
@@ -160,6 +166,8 @@ function pairToJson(pair: PairInput) {
 }
 
 function idToJson(id: number | string | bigint): number | string {
+  // A number beyond 2^53 may be a rounded id of another row: the contract refuses it as it is.
+  if (typeof id === 'number') return id;
   const asNumber = Number(id);
   return Number.isSafeInteger(asNumber) && String(asNumber) === String(id) ? asNumber : String(id);
 }

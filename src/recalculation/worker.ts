@@ -1,4 +1,4 @@
-import { type Job, UnrecoverableError, WaitingError } from 'bullmq';
+import { type Job, UnrecoverableError, WaitingError, type Worker } from 'bullmq';
 import type pg from 'pg';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { GiftEventInvalidError, parseGiftEvent, type Pair } from '../events/contract.ts';
@@ -61,20 +61,38 @@ export async function startWorker(options: WorkerOptions): Promise<Recalculation
     options.concurrency,
   );
   worker.on('error', (error) => observer?.queueError?.(error));
+  await ready(worker, options.queue);
   worker.run().catch((error: Error) => observer?.queueError?.(error));
 
   return {
     sinceLastEventMs: () => performance.now() - lastEventAt,
     async stop() {
-      await worker.pause(true);
-      await settledWithin(inFlight.keys(), options.drainTimeoutMs);
+      // Settled once BullMQ has also written what the last job returned.
+      const drained = worker.pause();
+      await settledWithin([drained], options.drainTimeoutMs);
       stopping.abort(new Stopping());
-      await settledWithin(inFlight.keys(), GIVE_BACK_TIMEOUT_MS);
+      await settledWithin([drained], GIVE_BACK_TIMEOUT_MS);
       // What hangs even now waits for an answer of PostgreSQL that may never come.
       await settledWithin([...inFlight.values()].map(giveBack), GIVE_BACK_TIMEOUT_MS);
       await worker.close(true);
     },
   };
+}
+
+/**
+ * BullMQ's PostgreSQL backend remembers a failed first connection for ever, so a worker that began
+ * without its server would never serve a job. On Redis the connection makes itself.
+ *
+ * @throws why the server was not reached.
+ */
+async function ready(worker: Worker<unknown, unknown>, queue: QueueConnection): Promise<void> {
+  if (queue.backend === 'redis') return;
+  try {
+    await worker.waitUntilReady();
+  } catch (error) {
+    await worker.close(true).catch(() => {});
+    throw error;
+  }
 }
 
 interface GivenJob {
