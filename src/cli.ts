@@ -6,6 +6,7 @@ import { demoCommand } from './commands/demo.ts';
 import { enqueueCommand } from './commands/enqueue.ts';
 import { importCommand } from './commands/import.ts';
 import { migrateCommand } from './commands/migrate.ts';
+import { reachDatabase } from './commands/reach-database.ts';
 import { showCommand } from './commands/show.ts';
 import { startCommand } from './commands/start.ts';
 import { verifyCommand } from './commands/verify.ts';
@@ -14,6 +15,9 @@ import { createLogger } from './operations/log.ts';
 import { openStores } from './stores.ts';
 
 const NOT_MIGRATED = new Set(['42P01', '42703']); // undefined table, undefined column
+
+/** Signals this close together are one. */
+const SAME_SIGNAL_MS = 500;
 
 const interruption = new AbortController();
 
@@ -24,6 +28,10 @@ const context: CommandContext = {
   config: () => (config ??= loadConfig(process.env)),
   log: () => (log ??= createLogger(context.config().logLevel)),
   async withStores(work, options) {
+    const { databaseUrl } = context.config();
+    if (databaseUrl !== undefined && options?.privateServer !== true) {
+      await reachDatabase(databaseUrl);
+    }
     const stores = await openStores(context.config(), {
       applicationName: 'gift-budgets',
       ...options,
@@ -46,8 +54,12 @@ const program = new Command('gift-budgets')
   .description('Keeps the stored total of every gift budget right, cheap to read, and fresh.')
   .addHelpText(
     'after',
-    '\nWithout DATABASE_URL an embedded PostgreSQL is used; without REDIS_URL the queue lives in' +
-      '\nPostgreSQL too. Start with "gift-budgets demo".',
+    `
+DATABASE_URL (postgres://…) says where the database is; without it an embedded PostgreSQL is used.
+REDIS_URL (redis://…) says where the queue is; without it the queue lives in PostgreSQL too.
+"gift-budgets demo" shows it all at work; "gift-budgets help COMMAND" tells more of a command.
+
+Exit codes: 0 done, 1 not done (the message says why), 130 interrupted. Some commands say more.`,
   )
   .showSuggestionAfterError()
   .addCommand(demoCommand(context))
@@ -69,11 +81,14 @@ try {
 // A connection that is still being made somewhere must not keep a finished command alive.
 process.exit();
 
-/** The first signal asks the command to end; the second does not ask. */
+/** The first signal asks the command to end; a later one does not ask. */
 function stopOnSignals(): void {
+  let askedAt = Infinity;
   for (const [signal, number] of [['SIGINT', 2] as const, ['SIGTERM', 15] as const]) {
     process.on(signal, () => {
-      if (interruption.signal.aborted) process.exit(128 + number);
+      // One Ctrl-C comes twice where npm runs us: from the terminal, and handed on by npm.
+      if (performance.now() - askedAt > SAME_SIGNAL_MS) process.exit(128 + number);
+      askedAt = Math.min(askedAt, performance.now());
       interruption.abort();
     });
   }

@@ -1,3 +1,4 @@
+import { closestMatch } from 'leven';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -49,7 +50,7 @@ const wholeNumber = (min: number, max: number, unset: number) =>
 const serverUrl = (...protocols: string[]) =>
   z
     .string()
-    .refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol))
+    .refine((text) => URL.canParse(text) && protocols.some((name) => text.startsWith(`${name}//`)))
     .optional()
     .describe(`a URL that begins with ${protocols.map((name) => `${name}//`).join(' or ')}`);
 
@@ -74,6 +75,7 @@ const settings = {
 type SettingName = keyof typeof settings;
 
 const NAMES = Object.keys(settings) as SettingName[];
+const URL_NAMES: readonly SettingName[] = ['DATABASE_URL', 'REDIS_URL'];
 
 /**
  * Reads the settings from the environment. Empty ones count as not set.
@@ -81,13 +83,13 @@ const NAMES = Object.keys(settings) as SettingName[];
  * @throws {ConfigError} that names every setting that is malformed or unknown, all at once.
  */
 export function loadConfig(env: NodeJS.ProcessEnv): Config {
-  const problems = Object.keys(env).filter(isUnknown).map(describeUnknown);
+  const problems = Object.keys(env).flatMap((name) => describeUnknown(name, env));
   const values: Partial<Record<SettingName, unknown>> = {};
   for (const name of NAMES) {
     const given = env[name] === '' ? undefined : env[name];
     const result = settings[name].safeParse(given);
     if (result.success) values[name] = result.data;
-    else problems.push(`${name}: expected ${settings[name].description}, got ${show(given)}`);
+    else problems.push(`${name}: expected ${settings[name].description}, got ${show(name, given)}`);
   }
   if (env.NODE_ENV === 'production' && values.DATABASE_URL === undefined) {
     problems.push('DATABASE_URL: expected in production (NODE_ENV=production), got nothing');
@@ -122,29 +124,30 @@ function stateDirectory(env: NodeJS.ProcessEnv): string {
   return join(state, 'gift-budgets', 'postgres');
 }
 
-function isUnknown(name: string): boolean {
-  return name.startsWith(PREFIX) && !NAMES.includes(name as SettingName);
-}
+/** Typing errors further away than this are not guessed at. */
+const OWN_DISTANCE_MAX = 6;
+const URL_DISTANCE_MAX = 2;
 
-function describeUnknown(name: string): string {
-  const [nearest] = NAMES.toSorted((a, b) => editDistance(name, a) - editDistance(name, b));
-  return `${name}: no such setting; did you mean ${nearest}?`;
-}
-
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      const substituted = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substituted, row[j]! + 1, next[j - 1]! + 1));
-    }
-    row = next;
+/** Says what is wrong with the name of a variable: nothing, or one problem. */
+function describeUnknown(name: string, env: NodeJS.ProcessEnv): string[] {
+  if (NAMES.includes(name as SettingName) || !env[name]) return [];
+  const upperCase = name.toUpperCase();
+  if (upperCase.startsWith(PREFIX)) {
+    const nearest = closestMatch(upperCase, NAMES, { maxDistance: OWN_DISTANCE_MAX });
+    const hint = nearest ? `did you mean ${nearest}?` : `there are ${NAMES.join(', ')}`;
+    return [`${name}: no such setting; ${hint}`];
   }
-  return row[b.length]!;
+  // A variable of others may well be called nearly so. But where ours is not set, a typing error
+  // would silently lead to the embedded database, or away from Redis.
+  const nearest = closestMatch(upperCase, URL_NAMES, { maxDistance: URL_DISTANCE_MAX });
+  return nearest && !env[nearest] ? [`${name}: no such setting; did you mean ${nearest}?`] : [];
 }
 
-/** The value as it was given, but for a password in a URL. */
-function show(value: string | undefined): string {
-  return JSON.stringify(value?.replace(/(:\/\/[^/:@]*):[^@]*@/, '$1:***@'));
+/** The value as it was given; of a URL no more than its beginning, for it may hold a password. */
+function show(name: SettingName, value: string | undefined): string {
+  if (value === undefined || !URL_NAMES.includes(name)) return JSON.stringify(value);
+  const scheme = /^[a-z][a-z0-9+.-]*:\/\//i.exec(value)?.[0];
+  if (!scheme) return 'something else (not shown, it may be secret)';
+  if (URL.canParse(value)) return `one that begins with ${scheme}`;
+  return `${scheme}… that is no URL (are special characters of the password written as %40 and so on?)`;
 }

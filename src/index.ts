@@ -1,3 +1,8 @@
+export type { Budget } from './budgets/budget.ts';
+export type { Money } from './budgets/money.ts';
+export { BudgetQueryError, type IdInput, type Page, type PageRequest } from './budgets/page.ts';
+export { type BudgetKey, BudgetReader } from './budgets/reader.ts';
+export type { Queryable } from './database.ts';
 export {
   AFFECTED_PAIRS_MAX,
   GIFT_EVENT_NAMES,

@@ -158,16 +158,22 @@ function openRedisQueue(
     skipVersionCheck: true,
   });
   queue.on('error', onError);
-  let isFirst = true;
+  const connectBy = performance.now() + CONNECT_TIMEOUT_MS;
+  /** Shared by all calls that wait at the same time. */
+  let waiting: Promise<void> | undefined;
+  const untilReady = async (): Promise<void> => {
+    const leftMs = Math.round(connectBy - performance.now());
+    const timeoutMs = Math.max(CONNECT_TIMEOUT_MS / 10, leftMs);
+    const signal = AbortSignal.timeout(timeoutMs);
+    await once(redis, 'ready', { signal }).catch(() => {
+      throw lastError ?? new Error(`no connection within ${timeoutMs} ms`);
+    });
+  };
   return {
     queue,
     async connected() {
-      const timeoutMs = isFirst ? CONNECT_TIMEOUT_MS : CONNECT_TIMEOUT_MS / 10;
-      isFirst = false;
       if (redis.status === 'ready') return;
-      await once(redis, 'ready', { signal: AbortSignal.timeout(timeoutMs) }).catch(() => {
-        throw lastError ?? new Error(`no connection within ${timeoutMs} ms`);
-      });
+      await (waiting ??= untilReady().finally(() => (waiting = undefined)));
     },
     async close() {
       await queue.close().catch(onError);

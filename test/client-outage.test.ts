@@ -74,8 +74,9 @@ describe.skipIf(!isOnPath('redis-server'))('while Redis is away, the client', ()
     await redis.start();
     redis.freeze();
     client = new GiftEventClient(redis.connection);
-    const message = '2 of 2 gift events were not sent: no connection within 1000 ms';
-    expect(await refusal(send())).toBe(message);
+    expect(await refusal(send())).toMatch(
+      /^2 of 2 gift events were not sent: no connection within/,
+    );
     redis.thaw();
     await eventuallySent();
   });

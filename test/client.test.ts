@@ -51,6 +51,16 @@ describeBackends('the client', (open) => {
     expect(await sent()).toEqual([jobOf(name, pair), jobOf(name, other)]);
   });
 
+  it('made only just now, many calls at once all wait for its connection', async () => {
+    const fresh = new GiftEventClient(connection);
+    try {
+      const calls = Array.from({ length: 50 }, async () => await fresh.giftAssigned([pair]));
+      expect(await Promise.all(calls)).toEqual(calls.map(() => ({ jobs: 1 })));
+    } finally {
+      await fresh.close();
+    }
+  });
+
   it('giftMoved names both sides', async () => {
     expect(await client.giftMoved([pair], [other])).toEqual({ jobs: 2 });
     expect(await sent()).toEqual([jobOf('gift.moved', pair), jobOf('gift.moved', other)]);

@@ -26,16 +26,37 @@ export function demoCommand(context: CommandContext): Command {
   return new Command('demo')
     .summary('see it work, on servers of its own that are gone afterwards')
     .description(
-      'Boots an embedded PostgreSQL, imports the gift list of a family, and lets a separate\n' +
+      'Boots an embedded PostgreSQL, imports the gift list of a family, and lets a separate ' +
         'upstream process change gifts for some seconds while the totals follow.',
     )
-    .option('--seconds <number>', 'how long the upstream changes gifts', wholeSeconds, 6)
+    .option('--seconds <number>', 'how long the upstream process changes gifts', wholeSeconds, 6)
     .addHelpText('after', '\nExit codes: 0 every total is right, 1 one is not, 130 interrupted.')
     .action(async ({ seconds }: { seconds: number }) => {
       context.print('Booting an embedded PostgreSQL for the budgets and the queue …');
       const options = { privateServer: true, applicationName: 'gift-budgets demo' };
-      await context.withStores((stores) => runDemo(context, stores, seconds), options);
+      let hasBooted = false;
+      const running = context.withStores(async (stores) => {
+        hasBooted = true;
+        await runDemo(context, stores, seconds);
+      }, options);
+      try {
+        await Promise.race([running, interruption(context.interrupted, () => !hasBooted)]);
+      } catch (error) {
+        if (!context.interrupted.aborted) throw error;
+        context.setExitCode(130);
+      }
     });
+}
+
+/** A server that is still booting need not be waited for: its keeper cleans up when we are gone. */
+function interruption(signal: AbortSignal, matters: () => boolean): Promise<never> {
+  return new Promise((_, reject) => {
+    const interrupt = (): void => {
+      if (matters()) reject(signal.reason as Error);
+    };
+    if (signal.aborted) interrupt();
+    else signal.addEventListener('abort', interrupt);
+  });
 }
 
 async function runDemo(context: CommandContext, stores: Stores, seconds: number): Promise<void> {
@@ -57,9 +78,10 @@ async function runDemo(context: CommandContext, stores: Stores, seconds: number)
       `An upstream process assigns, reprices, moves and unassigns gifts for ${seconds} s;`,
     );
     context.print('of every fourth change it sends no event, and the mark alone tells.\n');
-    const changes = await watchUpstream(stores, counts, seconds, signal);
     if (signal.aborted) return context.setExitCode(130);
-    await untilQuiet(stores);
+    const changes = await watchUpstream(stores, counts, seconds, signal);
+    await untilQuiet(stores, signal);
+    if (signal.aborted) return context.setExitCode(130);
     context.print(`\nThe upstream made ${changes} changes. The budgets now:\n`);
   } finally {
     await app.stop();
@@ -80,7 +102,8 @@ async function watchUpstream(
   const task: UpstreamTask = { databaseUrl, queue, seconds };
   const view = startLiveView(stores.database.pool, counts, process.stdout);
   const upstream = spawn(process.execPath, [UPSTREAM, JSON.stringify(task)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    // The end of its standard input tells it of our end, so that it outlives us in no case.
+    stdio: ['pipe', 'pipe', 'inherit'],
   });
   const interrupt = (): void => void upstream.kill('SIGKILL');
   signal.addEventListener('abort', interrupt);
@@ -102,11 +125,11 @@ async function finished(upstream: ChildProcess, signal: AbortSignal): Promise<st
   return said.trim();
 }
 
-async function untilQuiet(stores: Stores): Promise<void> {
+async function untilQuiet(stores: Stores, signal: AbortSignal): Promise<void> {
   const open = openGiftEventsQueue(stores.queue, () => {});
   try {
     const deadline = performance.now() + QUIET_TIMEOUT_MS;
-    for (;;) {
+    while (!signal.aborted) {
       const { marks } = await readBacklog(stores.database.pool);
       const jobs = await open.queue.getJobCountByTypes(
         'waiting',

@@ -1,10 +1,16 @@
 import { Command, InvalidArgumentError } from 'commander';
 import { GiftEventClient } from '../events/client.ts';
-import { GIFT_EVENT_NAMES, type GiftEventInput, parseGiftEvent } from '../events/contract.ts';
-import type { CommandContext } from './context.ts';
+import {
+  GIFT_EVENT_NAMES,
+  GiftEventInvalidError,
+  type GiftEventInput,
+  parseGiftEvent,
+} from '../events/contract.ts';
+import { mustHaveQueueTables } from './queue-tables.ts';
+import { CommandError, type CommandContext } from './context.ts';
 
 interface EnqueueOptions {
-  readonly pair: readonly PairOption[];
+  readonly pair?: readonly PairOption[];
   readonly gift?: string;
 }
 
@@ -17,26 +23,38 @@ export function enqueueCommand(context: CommandContext): Command {
   return new Command('enqueue')
     .summary('add a gift event by hand')
     .description(
-      'Adds a gift event to the queue: the totals of the named pairs are recalculated.\n' +
-        `NAME is one of ${GIFT_EVENT_NAMES.join(', ')}.`,
+      'Adds a gift event to the queue, as an upstream service does after a change: the totals of ' +
+        'the pairs that it names are recalculated, once "gift-budgets start" runs.',
     )
-    .argument('<name>', 'what happened')
-    .option('--pair <person:occasion>', 'ids of an affected pair; may be repeated', addPair, [])
-    .option('--gift <id>', 'instead of pairs: those to which this gift is assigned now')
+    .argument('<name>', `what happened: ${GIFT_EVENT_NAMES.join(', ')}`)
+    .option(
+      '--pair <person:occasion>',
+      'the ids of a person and an occasion whose total may have changed; may be repeated',
+      addPair,
+    )
+    .option(
+      '--gift <id>',
+      'instead of pairs, for gift.assigned and gift.repriced: those it is assigned to now',
+    )
     .addHelpText(
       'after',
-      '\nExample: gift-budgets enqueue budget.recalculate --pair 1:2 --pair 1:3' +
-        '\nExit codes: 0 added, 1 not added (the message says why).',
+      `
+"gift-budgets show --columns person,person_id,occasion,occasion_id" tells the ids.
+
+Example: gift-budgets enqueue budget.recalculate --pair 1:2 --pair 1:3
+
+Exit codes: 0 added, 1 not added (the message says why).`,
     )
-    .action(async (name: string, { pair, gift }: EnqueueOptions) => {
+    .action(async (name: string, { pair = [], gift }: EnqueueOptions) => {
       const data = {
         version: 1,
         ...(pair.length > 0 && { affected: pair }),
         ...(gift !== undefined && { giftId: gift }),
       };
-      parseGiftEvent(name, data);
-      await context.withStores(async ({ queue }) => {
-        const client = new GiftEventClient(queue);
+      mustBeValid(name, data);
+      await context.withStores(async (stores) => {
+        await mustHaveQueueTables(stores);
+        const client = new GiftEventClient(stores.queue);
         try {
           const { jobs } = await client.sendMany([{ name, data } as GiftEventInput]);
           context.print(`added ${jobs} ${jobs === 1 ? 'job' : 'jobs'}`);
@@ -47,7 +65,20 @@ export function enqueueCommand(context: CommandContext): Command {
     });
 }
 
-function addPair(text: string, pairs: readonly PairOption[]): PairOption[] {
+/** Says it before a server is started for it, and how the command line writes the fields. */
+function mustBeValid(name: string, data: unknown): void {
+  try {
+    parseGiftEvent(name, data);
+  } catch (error) {
+    if (!(error instanceof GiftEventInvalidError)) throw error;
+    const isAboutData = error.message.startsWith('data.');
+    throw new CommandError(
+      `${error.message}${isAboutData ? ' (--pair is data.affected, --gift is data.giftId)' : ''}`,
+    );
+  }
+}
+
+function addPair(text: string, pairs: readonly PairOption[] = []): PairOption[] {
   const [personId, occasionId, more] = text.split(':');
   if (!personId || !occasionId || more !== undefined) {
     throw new InvalidArgumentError('expected PERSON:OCCASION, two ids, such as 1:2');

@@ -7,7 +7,7 @@ export function migrateCommand(context: CommandContext): Command {
   return new Command('migrate')
     .summary('bring the database schema up to date')
     .description(
-      'Applies the migrations that the database lacks, and creates the tables of the queue where\n' +
+      'Applies the migrations that the database lacks, and creates the tables of the queue where ' +
         'it lives in PostgreSQL. Safe to run again: what is there already stays as it is.',
     )
     .addHelpText('after', '\nExit codes: 0 up to date, 1 not done (the message says why).')
@@ -19,7 +19,7 @@ export function migrateCommand(context: CommandContext): Command {
         if (embedded) context.print('The embedded database is up to date.');
         else if (applied.length === 0)
           context.print('Nothing to apply: the database is up to date.');
-        else context.print(`Applied ${applied.length} migrations: the database is up to date.`);
+        else context.print('The database is up to date.');
       });
     });
 }

@@ -3,14 +3,15 @@ import { once } from 'node:events';
 import { startApp } from '../app.ts';
 import { pendingMigrations } from '../database.ts';
 import { findEviction } from '../operations/redis-check.ts';
+import { mustHaveQueueTables } from './queue-tables.ts';
 import { CommandError, type CommandContext } from './context.ts';
 
 export function startCommand(context: CommandContext): Command {
   return new Command('start')
     .summary('keep the totals right: worker, catch-up and queue page')
     .description(
-      'Serves gift events, recalculates what is marked as changed, and shows the queue on a page\n' +
-        'of its own. Any number of these may run at the same time on the same stores.\n' +
+      'Serves gift events, recalculates what is marked as changed, and shows the queue on a page ' +
+        'of its own. Any number of these may run at the same time on the same stores. ' +
         'Stops cleanly on SIGTERM and Ctrl-C: what runs is finished, the rest goes back.',
     )
     .addHelpText('after', '\nExit codes: 0 stopped when asked to, 1 could not start.')
@@ -21,15 +22,16 @@ export function startCommand(context: CommandContext): Command {
           const pending = await pendingMigrations(stores.database);
           if (pending.length > 0) {
             throw new CommandError(
-              `the database lacks ${pending.length} migrations (the first is ${pending[0]}): ` +
-                'run "gift-budgets migrate" or "mikro-orm migration:up"',
+              `the database is not migrated (the first of ${pending.length} missing migrations is ` +
+                `${pending[0]}): run "gift-budgets migrate"`,
             );
           }
+          await mustHaveQueueTables(stores);
           if (stores.queue.backend === 'redis') {
             const eviction = await findEviction(stores.queue.url);
             if (eviction !== null) log.warn(eviction);
           }
-          const app = await startApp(context.config(), stores, log);
+          const app = await startApp(context.config(), stores, log).catch(explain);
           log.info({ backend: stores.queue.backend, queues: app.dashboard?.url }, 'started');
           if (!context.interrupted.aborted) await once(context.interrupted, 'abort');
           log.info('stopping');
@@ -39,4 +41,13 @@ export function startCommand(context: CommandContext): Command {
         { applicationName: 'gift-budgets worker' },
       );
     });
+}
+
+function explain(error: unknown): never {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL') throw error;
+  throw new CommandError(
+    `the queue page cannot be served: ${message}; choose another GIFT_BUDGETS_DASHBOARD_PORT ` +
+      '(0: any free one) or GIFT_BUDGETS_DASHBOARD_HOST',
+  );
 }

@@ -1,7 +1,8 @@
 import { styleText } from 'node:util';
 import type { NamedBudget } from '../budgets/named-budgets.ts';
 
-const BAR_CELLS = 24;
+/** So that a line fits a terminal of 80 columns. */
+const BAR_CELLS = 12;
 
 /** The budgets as a table, grouped by occasion, with a bar for what is used of each. */
 export function budgetBars(budgets: readonly NamedBudget[], colour: boolean): string {
@@ -19,9 +20,10 @@ export function budgetBars(budgets: readonly NamedBudget[], colour: boolean): st
 
 function line(budget: NamedBudget, personWidth: number, colour: boolean): string {
   const { person, spent, amount, percentUsed, isOver } = budget;
-  const money = `${spent.padStart(9)} of ${(amount ?? 'no budget').padStart(9)} ${budget.currency}`;
-  const percent = (percentUsed === null ? '' : `${percentUsed} %`).padStart(10);
-  const over = isOver ? paint('red', '  over budget', colour) : '';
+  const ofWhat = amount === null ? '(no budget)'.padEnd(13) : `of ${amount.padStart(9)} `;
+  const money = `${spent.padStart(9)} ${ofWhat}${budget.currency}`;
+  const percent = (percentUsed === null ? '' : `${percentUsed} %`).padStart(9);
+  const over = isOver ? paint('red', '  over', colour) : '';
   return `  ${person.padEnd(personWidth)} ${money}  ${bar(budget, colour)}${percent}${over}`;
 }
 

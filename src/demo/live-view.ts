@@ -47,10 +47,11 @@ export function startLiveView(
   const draw = async (): Promise<void> => {
     const backlog = await readBacklog(db);
     const line =
-      `  events ${pad(counts.events)}   recalculated ${pad(counts.recalculated)}` +
-      `   totals changed ${pad(counts.changed)}   pending ${pad(backlog.marks)}` +
-      `   lag ${backlog.lagSeconds.toFixed(2).padStart(5)} s`;
-    out.write(inPlace ? `\r${line}` : `${line}\n`);
+      `  events ${pad(counts.events)}  recalculated ${pad(counts.recalculated)}` +
+      `  changed ${pad(counts.changed)}  pending ${pad(backlog.marks)}` +
+      `  lag ${backlog.lagSeconds.toFixed(2).padStart(5)} s`;
+    // A line that wraps could not be drawn over.
+    out.write(inPlace ? `\r${line.slice(0, out.columns - 1)}` : `${line}\n`);
   };
   let drawing = Promise.resolve();
   const timer = setInterval(

@@ -16,9 +16,11 @@ export interface UpstreamTask {
 const PAUSE_MS = 40;
 const EVENT_LEFT_OUT_EVERY = 4;
 
+process.stdin.on('end', () => process.exit(0)).resume(); // The demo was interrupted or killed.
+
 const task = JSON.parse(process.argv[2]!) as UpstreamTask;
 const db = new pg.Client({ connectionString: task.databaseUrl, application_name: 'upstream' });
-db.on('error', () => process.exit(0)); // The demo was interrupted and took its server with it.
+db.on('error', () => process.exit(0)); // The server went with the demo.
 await db.connect();
 const events = new GiftEventClient(task.queue);
 
@@ -34,6 +36,7 @@ while (performance.now() < end) {
 await events.close();
 await db.end();
 process.stdout.write(`${changes}\n`);
+process.stdin.destroy();
 
 /** A committed change; `send` tells of it. */
 interface Change {

@@ -77,10 +77,16 @@ async function gatherAll(
     }
   }
   if (chunk.length > 0) await gatherLines(client, chunk);
-  for (const { person, occasion, first, second } of await conflictingBudgets(client)) {
-    badCount += 1;
-    const reason = `budget: another one than in line ${first} for ${person}, ${occasion}`;
-    bad.push({ line: Number(second), reason });
+  const { conflicts, count } = await conflictingBudgets(client, BAD_LINES_SHOWN_MAX);
+  for (const { line, firstLine, person, occasion } of conflicts) {
+    bad.push({
+      line,
+      reason: `budget: another one than in line ${firstLine} for ${person}, ${occasion}`,
+    });
   }
-  if (badCount > 0) throw new BadLinesError(bad, badCount);
+  badCount += count;
+  if (badCount > 0) {
+    const shown = bad.toSorted((a, b) => a.line - b.line).slice(0, BAD_LINES_SHOWN_MAX);
+    throw new BadLinesError(shown, badCount);
+  }
 }

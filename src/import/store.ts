@@ -36,19 +36,35 @@ export async function gatherLines(client: Queryable, lines: readonly GiftLine[])
   );
 }
 
-/** The pairs that are given different budgets, with two of the lines that say so. */
+export interface ConflictingBudget {
+  readonly person: string;
+  readonly occasion: string;
+  readonly line: number;
+  /** The line that stated another budget for the pair first. */
+  readonly firstLine: number;
+}
+
+/** The first lines whose budget is another one than their pair was given before; and how many. */
 export async function conflictingBudgets(
   client: Queryable,
-): Promise<{ person: string; occasion: string; first: string; second: string }[]> {
+  limit: number,
+): Promise<{ conflicts: ConflictingBudget[]; count: number }> {
   const { rows } = await client.query(
-    `select person, occasion, min(line)::text as first, max(line)::text as second
-       from (select person, occasion, budget, min(line) as line
+    `select person, occasion, line::float8 as line, first_line::float8 as "firstLine",
+            (count(*) over ())::int as count
+       from (select person, occasion, line, budget,
+                    first_value(budget) over of_pair as first_budget,
+                    first_value(line) over of_pair as first_line
                from imported_lines where budget is not null
-              group by person, occasion, budget) as stated
-      group by person, occasion having count(*) > 1
-      order by min(line) limit 100`,
+             window of_pair as (partition by person, occasion order by line)) as stated
+      where budget <> first_budget
+      order by stated.line limit $1::int`,
+    [limit],
   );
-  return rows as never;
+  return {
+    conflicts: rows as unknown as ConflictingBudget[],
+    count: (rows[0]?.count as number | undefined) ?? 0,
+  };
 }
 
 /**

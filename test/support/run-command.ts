@@ -1,6 +1,13 @@
 import { Command } from 'commander';
 import type { CommandContext } from '../../src/commands/context.ts';
 import type { Database } from '../../src/database.ts';
+import type { QueueConnection } from '../../src/queue.ts';
+import type { Stores } from '../../src/stores.ts';
+
+/** The stores a command is given; those that it must not ask for may be missing. */
+export interface CommandStores extends Pick<Database, 'pool'> {
+  readonly queue?: QueueConnection;
+}
 
 export interface CommandRun {
   /** What went to standard output, with a line break behind each print. */
@@ -11,7 +18,7 @@ export interface CommandRun {
 }
 
 /**
- * Runs a command on a database as the command line would, in this process.
+ * Runs a command on stores as the command line would, in this process.
  *
  * @param args what a user types behind `gift-budgets`, the name of the command first.
  * @param onPrint called after each print; it may abort `interrupt`, as Ctrl-C does.
@@ -19,7 +26,7 @@ export interface CommandRun {
  */
 export async function runCommand(
   create: (context: CommandContext) => Command,
-  database: Pick<Database, 'pool'>,
+  stores: CommandStores,
   args: readonly string[],
   onPrint: (interrupt: AbortController) => void = () => {},
 ): Promise<CommandRun> {
@@ -31,8 +38,11 @@ export async function runCommand(
   const command = create({
     config: unavailable,
     log: unavailable,
-    withStores: unavailable,
-    withDatabase: async (work) => await work(database as Database),
+    async withStores(work) {
+      const { queue } = stores;
+      return queue ? await work({ database: stores as Database, queue } as Stores) : unavailable();
+    },
+    withDatabase: async (work) => await work(stores as Database),
     print(text) {
       run.out += `${text}\n`;
       onPrint(interrupt);
