@@ -5,6 +5,7 @@ import { logObserver } from './operations/log-observer.ts';
 import { openGiftEventsQueue } from './queue.ts';
 import { startCatchUp } from './recalculation/catch-up.ts';
 import type { Observer } from './recalculation/observer.ts';
+import { startSweeps } from './recalculation/sweep-loop.ts';
 import { startWorker } from './recalculation/worker.ts';
 import type { Stores } from './stores.ts';
 
@@ -24,7 +25,7 @@ const EVENTS_ARRIVING_MS = 1_000;
 
 /**
  * Starts all that keeps the totals right: the worker for the gift events, the catch-up for the
- * marks, and the page to look at them.
+ * marks, the sweeps for what goes round both, and the page to look at them.
  */
 export async function startApp(
   config: Config,
@@ -52,8 +53,18 @@ export async function startApp(
     graceMs: () => (worker.sinceLastEventMs() < EVENTS_ARRIVING_MS ? config.catchUpGraceMs : 0),
     observer,
   });
+  const sweeps =
+    config.sweepMode === 'off'
+      ? null
+      : startSweeps({
+          pool,
+          mode: config.sweepMode,
+          intervalMs: config.sweepIntervalMs,
+          pairsMax: config.batchPairsMax,
+          observer,
+        });
   const stopWorking = async (): Promise<void> => {
-    await Promise.all([worker.stop(), catchUp.stop()]);
+    await Promise.all([worker.stop(), catchUp.stop(), sweeps?.stop()]);
   };
   if (options.dashboard === false) return { dashboard: null, stop: stopWorking };
 

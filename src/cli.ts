@@ -7,6 +7,7 @@ import { enqueueCommand } from './commands/enqueue.ts';
 import { importCommand } from './commands/import.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { reachDatabase } from './commands/reach-database.ts';
+import { repairCommand } from './commands/repair.ts';
 import { showCommand } from './commands/show.ts';
 import { startCommand } from './commands/start.ts';
 import { verifyCommand } from './commands/verify.ts';
@@ -68,7 +69,8 @@ Exit codes: 0 done, 1 not done (the message says why), 130 interrupted. Some com
   .addCommand(importCommand(context))
   .addCommand(enqueueCommand(context))
   .addCommand(showCommand(context))
-  .addCommand(verifyCommand(context));
+  .addCommand(verifyCommand(context))
+  .addCommand(repairCommand(context));
 
 stopOnSignals();
 endQuietlyWhenNobodyReads();

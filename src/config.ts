@@ -28,6 +28,10 @@ export type Config = Readonly<{
   catchUpPollMaxMs: number;
   /** How long a mark is left to its event where events are arriving, in milliseconds. */
   catchUpGraceMs: number;
+  /** How often every stored total is compared with its sum, in milliseconds. */
+  sweepIntervalMs: number;
+  /** What such a sweep does with drift: report it, or repair it too; off for no sweeps. */
+  sweepMode: 'off' | 'report' | 'repair';
 }>;
 
 /** A setting that is missing, malformed or unknown; the message names each. */
@@ -70,6 +74,11 @@ const settings = {
   GIFT_BUDGETS_CATCH_UP_POLL_MIN_MS: wholeNumber(1, 60_000, 10),
   GIFT_BUDGETS_CATCH_UP_POLL_MAX_MS: wholeNumber(1, 60_000, 250),
   GIFT_BUDGETS_CATCH_UP_GRACE_MS: wholeNumber(0, 60_000, 250),
+  GIFT_BUDGETS_SWEEP_INTERVAL_MS: wholeNumber(1_000, 30 * 86_400_000, 3_600_000),
+  GIFT_BUDGETS_SWEEP_MODE: z
+    .enum(['off', 'report', 'repair'])
+    .default('repair')
+    .describe('one of off, report and repair'),
 };
 
 type SettingName = keyof typeof settings;
@@ -114,6 +123,8 @@ function toConfig(values: SettingValues, env: NodeJS.ProcessEnv): Config {
     catchUpPollMinMs: values.GIFT_BUDGETS_CATCH_UP_POLL_MIN_MS,
     catchUpPollMaxMs: values.GIFT_BUDGETS_CATCH_UP_POLL_MAX_MS,
     catchUpGraceMs: values.GIFT_BUDGETS_CATCH_UP_GRACE_MS,
+    sweepIntervalMs: values.GIFT_BUDGETS_SWEEP_INTERVAL_MS,
+    sweepMode: values.GIFT_BUDGETS_SWEEP_MODE,
   });
 }
 

@@ -15,6 +15,8 @@ test('without any setting the defaults hold', () => {
     catchUpPollMinMs: 10,
     catchUpPollMaxMs: 250,
     catchUpGraceMs: 250,
+    sweepIntervalMs: 3_600_000,
+    sweepMode: 'repair',
   });
   expect(embeddedDirectory).toMatch(/gift-budgets\/postgres$/);
 });

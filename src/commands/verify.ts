@@ -41,7 +41,7 @@ export function verifyCommand(
       `
 A total that differs is one of
   wrong    nothing will put it right by itself: assignments were changed behind the triggers,
-           by a restore for instance; an event "budget.recalculate" puts it right
+           by a restore for instance; "gift-budgets repair" puts it right
   pending  it was changed a moment ago and is about to be recalculated: run "gift-budgets start"
            if no worker is running
   failed   its sum cannot be stored, for the reason given; a change of its assignments mends it

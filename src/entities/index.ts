@@ -1,6 +1,7 @@
 import { Gift, GiftPerson } from './assignments.ts';
 import { Occasion, Person, PersonOccasion } from './budgets.ts';
 import { PendingRecalculation, RecalculationFailure } from './recalculation.ts';
+import { BudgetSweep, BudgetSweepFinding } from './sweeps.ts';
 
 /** Everything that MikroORM knows of the schema. */
 export const entities = [
@@ -11,4 +12,6 @@ export const entities = [
   GiftPerson,
   PendingRecalculation,
   RecalculationFailure,
+  BudgetSweep,
+  BudgetSweepFinding,
 ];

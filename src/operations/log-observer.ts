@@ -19,6 +19,16 @@ export function logObserver(log: Logger): Observer {
     event(name, outcome, durationMs) {
       log.debug({ name, outcome, durationMs: Math.round(durationMs) }, 'event');
     },
+    unreadable(jobId, reason) {
+      log.error({ jobId, reason }, 'job set aside');
+    },
+    sweep({ sweep, findings }) {
+      for (const finding of findings) log.warn({ sweep: sweep.id, ...finding }, 'drift');
+      if (sweep.finishedAt === null) return;
+      const { id, mode, checked, drifted, repaired } = sweep;
+      const durationMs = sweep.finishedAt.getTime() - sweep.startedAt.getTime();
+      log.info({ sweep: id, mode, checked, drifted, repaired, durationMs }, 'sweep finished');
+    },
     retry(cause, error, attempt, delayMs) {
       log.warn({ cause, err: error, attempt, delayMs: Math.round(delayMs) }, 'trying again');
     },

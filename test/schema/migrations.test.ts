@@ -1,14 +1,19 @@
+import { readdir } from 'node:fs/promises';
 import { expect, it } from 'vitest';
-import { migrate, pendingMigrations } from '../../src/database.ts';
+import { type Database, migrate, openDatabase, pendingMigrations } from '../../src/database.ts';
 import { createEmptyDatabase } from '../support/servers.ts';
 
+/** The names of all migrations, in their order, as the folder has them. */
+const MIGRATIONS = (await readdir(new URL('../../migrations', import.meta.url)))
+  .map((file) => file.replace('.ts', ''))
+  .toSorted();
 const BEFORE_BUDGETS = 'Migration20261123000200_create_gifts_and_assignments';
 
 it('up, down and up again, with nothing of ours left in between', async () => {
   const database = await createEmptyDatabase();
   try {
     const applied = await migrate(database);
-    expect(applied).toHaveLength(9);
+    expect(applied).toEqual(MIGRATIONS);
     expect(await pendingMigrations(database)).toEqual([]);
     expect(await database.orm.migrator.checkSchema()).toBe(false);
     await database.orm.migrator.down({ to: 0 });
@@ -50,58 +55,101 @@ it('up where person_occasions has rows gives them the defaults and marks them al
   }
 });
 
-it('the budget columns and indexes are exactly as promised', async () => {
+it('each migration is undone by its own down, exactly', async () => {
   const database = await createEmptyDatabase();
+  const { migrator } = database.orm;
   try {
-    await migrate(database);
-    const { rows: columns } = await database.pool.query(
-      `select a.attname as name, format_type(a.atttypid, a.atttypmod) as type, a.attnotnull as not_null,
-              pg_get_expr(d.adbin, d.adrelid) as default
-         from pg_attribute a left join pg_attrdef d on (d.adrelid, d.adnum) = (a.attrelid, a.attnum)
-        where a.attrelid = 'person_occasions'::regclass and a.attname like 'budget%' order by 1`,
-    );
-    expect(columns).toEqual([
-      { name: 'budget_amount', type: 'numeric(10,2)', not_null: false, default: null },
-      {
-        name: 'budget_currency',
-        type: 'character varying(3)',
-        not_null: true,
-        default: `'USD'::character varying`,
-      },
-      { name: 'budget_notes', type: 'text', not_null: false, default: null },
-      { name: 'budget_spent', type: 'numeric(10,2)', not_null: true, default: '0' },
-    ]);
-    const { rows: indexes } = await database.pool.query(
-      `select indexname as name, substring(indexdef from 'USING .*') as definition from pg_indexes
-        where tablename in ('person_occasions', 'gift_persons') and indexname like 'idx%' order by 1`,
-    );
-    expect(indexes).toEqual([
-      {
-        name: 'idx_gift_person_contribution',
-        definition: 'USING btree (person_id, occasion_id) INCLUDE (amount)',
-      },
-      { name: 'idx_gift_person_gift', definition: 'USING btree (gift_id)' },
-      {
-        name: 'idx_person_occasion_budget',
-        definition: 'USING btree (person_id, occasion_id, budget_amount)',
-      },
-      { name: 'idx_person_occasion_occasion', definition: 'USING btree (occasion_id, person_id)' },
-    ]);
-    await database.pool.query(`insert into persons (name) values ('p')`);
-    await database.pool.query(`insert into occasions (name) values ('o')`);
-    for (const [column, bad] of [
-      ['budget_amount', '-0.01'],
-      ['budget_amount', 'NaN'],
-      ['budget_spent', 'NaN'],
-      ['budget_currency', 'usd'],
-      ['budget_currency', 'US'],
-    ]) {
-      const insert = `insert into person_occasions (person_id, occasion_id, ${column}) values (1, 1, $1)`;
-      await expect(database.pool.query(insert, [bad]), `${column} ${bad}`).rejects.toMatchObject({
-        code: '23514',
-      });
+    for (const name of await pendingMigrations(database)) {
+      const before = await catalog(database);
+      await migrator.up({ to: name });
+      const after = await catalog(database);
+      expect(after, name).not.toEqual(before);
+      await migrator.down({ migrations: [name] });
+      expect(await catalog(database), `${name} down`).toEqual(before);
+      await migrator.up({ to: name });
+      expect(await catalog(database), `${name} up again`).toEqual(after);
     }
   } finally {
     await database.close();
   }
 });
+
+it('down and up again with rows in every table keeps the assignments, and marks them', async () => {
+  const database = await createEmptyDatabase();
+  const { migrator } = database.orm;
+  try {
+    await migrate(database);
+    await insertRows(database);
+    await database.pool.query(
+      `insert into recalculation_failures (person_id, occasion_id, reason) values (1, 1, 'r')`,
+    );
+    while ((await migrator.getExecuted()).at(-1)!.name !== BEFORE_BUDGETS) await migrator.down();
+    await migrate(database);
+    expect(await migrator.checkSchema()).toBe(false);
+    const { rows } = await database.pool.query(
+      `select person_id, occasion_id, amount, budget_spent, everything
+         from gift_persons natural join person_occasions
+        cross join (select everything from pending_recalculations) as marks`,
+    );
+    expect(rows).toEqual([
+      { person_id: '1', occasion_id: '1', amount: '5.00', budget_spent: '0.00', everything: true },
+    ]);
+  } finally {
+    await database.close();
+  }
+});
+
+it('five that migrate one empty database at the same moment all succeed, and apply each once', async () => {
+  const database = await createEmptyDatabase();
+  const others = await Promise.all([1, 2, 3, 4].map(async () => await openDatabase(database.url)));
+  try {
+    const applied = await Promise.all([database, ...others].map(migrate));
+    expect(applied.flat().toSorted()).toEqual(MIGRATIONS);
+    const { rows } = await database.pool.query('select name from mikro_orm_migrations');
+    expect(rows.map(({ name }) => name as string)).toEqual(MIGRATIONS);
+  } finally {
+    for (const other of others) await other.close();
+    await database.close();
+  }
+});
+
+async function insertRows({ pool }: Database): Promise<void> {
+  await pool.query(
+    `insert into persons (name) values ('p');
+     insert into occasions (name) values ('o');
+     insert into person_occasions (person_id, occasion_id) values (1, 1);
+     insert into gifts (name) values ('g');
+     insert into gift_persons (gift_id, person_id, occasion_id, amount) values (1, 1, 1, 5)`,
+  );
+}
+
+/** Everything of ours that the database's catalog knows, a line each. */
+async function catalog({ pool }: Database): Promise<string[]> {
+  const { rows } = await pool.query<{ line: string }>(
+    `with ours as (
+       select oid, relname, relkind, reloptions from pg_class
+        where relnamespace = 'public'::regnamespace and relname not like 'mikro_orm%'
+     )
+     select concat_ws(' ', relkind, relname, reloptions) as line from ours
+     union all
+     select concat_ws(' ', relname, attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
+                      pg_get_expr(adbin, adrelid))
+       from ours join pg_attribute a on a.attrelid = ours.oid
+       left join pg_attrdef d on (adrelid, adnum) = (attrelid, attnum)
+      where attnum > 0 and not attisdropped
+     union all
+     select concat_ws(' ', conrelid::regclass, conname, pg_get_constraintdef(c.oid), convalidated)
+       from pg_constraint c join ours on ours.oid = conrelid
+     union all
+     select pg_get_indexdef(indexrelid) from pg_index join ours on ours.oid = indrelid
+     union all
+     select pg_get_viewdef(oid) from ours where relkind = 'v'
+     union all
+     select pg_get_triggerdef(t.oid) from pg_trigger t join ours on ours.oid = tgrelid
+      where not tgisinternal
+     union all
+     select pg_get_functiondef(oid) from pg_proc where pronamespace = 'public'::regnamespace
+      order by 1`,
+  );
+  return rows.map(({ line }) => line);
+}

@@ -1,3 +1,4 @@
+import type pg from 'pg';
 import { Decimal } from 'decimal.js';
 import type { Queryable } from '../../src/database.ts';
 import type { Pair } from '../../src/events/contract.ts';
@@ -42,6 +43,26 @@ export async function assign(
     [personId, pair?.occasionId ?? null, amount],
   );
   return rows[0]!.id as string;
+}
+
+/** Assigns a gift as a restore would: the triggers see nothing of it. */
+export async function assignBehindTriggers(
+  pool: pg.Pool,
+  { personId, occasionId }: Pair,
+  amount: string,
+): Promise<void> {
+  const client = await pool.connect();
+  try {
+    await client.query(`begin; set local session_replication_role = 'replica'`);
+    await client.query(
+      `insert into gift_persons (gift_id, person_id, occasion_id, amount)
+       values ((select min(id) from gifts), $1, $2, $3)`,
+      [personId, occasionId, amount],
+    );
+    await client.query('commit');
+  } finally {
+    client.release();
+  }
 }
 
 export async function spent(db: Queryable, { personId, occasionId }: Pair): Promise<string> {
