@@ -11,7 +11,8 @@ export interface Mark extends Pair {
  * the transaction ends, so that the catch-up loops of several processes pick different ones.
  *
  * Ids commit out of order: `afterId` only spreads one pass over the table, and a pass must start
- * again from '0' to find what committed behind it.
+ * again from '0' to find what committed behind it. The order names the column of the table: `id`
+ * alone is the text that is selected, and all marks there are would be sorted by their digits.
  *
  * @param marksMax the most marks to pick; the marks of one pair count singly.
  */
@@ -26,7 +27,7 @@ export async function pickMarks(
        from pending_recalculations
       where id > $1::bigint and not everything
         and marked_at <= statement_timestamp() - $2::double precision * interval '1 ms'
-      order by id
+      order by pending_recalculations.id
       limit $3::int
         for update skip locked`,
     [afterId, graceMs, marksMax],

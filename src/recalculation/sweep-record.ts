@@ -72,7 +72,7 @@ export async function unfinishedSweep(db: Queryable): Promise<Sweep | null> {
 /** The last sweeps, the newest first. */
 export async function lastSweeps(db: Queryable, count: number): Promise<Sweep[]> {
   const { rows } = await db.query(
-    `select ${COLUMNS} from budget_sweeps order by id desc limit $1::int`,
+    `select ${COLUMNS} from budget_sweeps order by budget_sweeps.id desc limit $1::int`,
     [count],
   );
   return rows.map(toSweep);
@@ -107,7 +107,7 @@ export async function findingsOf(
             stored, right_total as "right", outcome, reason
        from budget_sweep_findings
       where sweep_id = $1::bigint and id > $2::bigint
-      order by id`,
+      order by budget_sweep_findings.id`,
     [sweepId, afterId],
   );
   return rows as unknown as KeptFinding[];

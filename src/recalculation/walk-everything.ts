@@ -19,7 +19,7 @@ export async function takeChunkOfEverything(
     `select id::text, person_id::text, occasion_id::text
        from pending_recalculations
       where everything
-      order by id
+      order by pending_recalculations.id
       limit 1
         for update skip locked`,
   );
