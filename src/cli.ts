@@ -4,12 +4,15 @@ import type { Logger } from 'pino';
 import { type CommandContext, CommandError } from './commands/context.ts';
 import { demoCommand } from './commands/demo.ts';
 import { enqueueCommand } from './commands/enqueue.ts';
+import { explainCommand } from './commands/explain.ts';
+import { failuresCommand } from './commands/failures.ts';
 import { importCommand } from './commands/import.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { reachDatabase } from './commands/reach-database.ts';
 import { repairCommand } from './commands/repair.ts';
 import { showCommand } from './commands/show.ts';
 import { startCommand } from './commands/start.ts';
+import { statusCommand } from './commands/status.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { type Config, ConfigError, loadConfig } from './config.ts';
 import { createLogger } from './operations/log.ts';
@@ -69,6 +72,9 @@ Exit codes: 0 done, 1 not done (the message says why), 130 interrupted. Some com
   .addCommand(importCommand(context))
   .addCommand(enqueueCommand(context))
   .addCommand(showCommand(context))
+  .addCommand(explainCommand(context))
+  .addCommand(statusCommand(context))
+  .addCommand(failuresCommand(context))
   .addCommand(verifyCommand(context))
   .addCommand(repairCommand(context));
 

@@ -1,7 +1,14 @@
-export type { Budget } from './budgets/budget.ts';
+export type { Budget, BudgetToldPending, BudgetWithPending } from './budgets/budget.ts';
+export type { Lag } from './budgets/lag.ts';
 export type { Money } from './budgets/money.ts';
 export { BudgetQueryError, type IdInput, type Page, type PageRequest } from './budgets/page.ts';
-export { type BudgetKey, BudgetReader } from './budgets/reader.ts';
+export {
+  type BudgetKey,
+  BudgetReader,
+  type ReadOptions,
+  type WaitOptions,
+} from './budgets/reader.ts';
+export { BudgetFailedError, BudgetNotFreshError } from './budgets/wait-until-fresh.ts';
 export type { Queryable } from './database.ts';
 export {
   AFFECTED_PAIRS_MAX,

@@ -2,16 +2,18 @@ import {
   createPostgresBackend,
   Queue,
   runMigrations,
-  Worker,
   type KeepJobs,
   type PostgresPoolConfig,
   type Processor,
   type RedisConnectionClient,
+  type Worker,
 } from 'bullmq';
 import { Redis } from 'ioredis';
 import { once } from 'node:events';
 import pg from 'pg';
 import { GIFT_EVENTS_QUEUE } from './events/contract.ts';
+import { GiftEventsWorker } from './queue/gift-events-worker.ts';
+import { createReadableRedisBackend } from './queue/readable-redis.ts';
 
 /** Where the gift-events queue lives. */
 export type QueueConnection =
@@ -47,6 +49,13 @@ const STALLS = {
   maxStalledCount: 25,
 };
 
+/**
+ * BullMQ takes the defaults of the role and the database as they are: read only, they would refuse
+ * every job, and SERIALIZABLE ones would fail some.
+ */
+const SESSION =
+  '-c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed';
+
 /** More jobs at once than this only wait for the PostgreSQL backend's few connections. */
 const POSTGRES_CONCURRENCY_MAX = 50;
 
@@ -56,7 +65,7 @@ const reconnectDelayMs = (times: number): number => Math.min(times * 100, 1_000)
 /** Creates what the queue needs where it lives in PostgreSQL; on Redis there is nothing to do. */
 export async function prepareQueue(connection: QueueConnection): Promise<void> {
   if (connection.backend === 'redis') return;
-  const client = new pg.Client({ connectionString: connection.url });
+  const client = new pg.Client({ connectionString: connection.url, options: SESSION });
   await client.connect();
   try {
     await runMigrations(client, connection.schema);
@@ -151,12 +160,13 @@ function openRedisQueue(
   });
   redis.on('connect', () => (lastError = undefined));
   redis.on('error', (error: Error) => onError((lastError = error)));
-  const queue = new Queue(GIFT_EVENTS_QUEUE, {
+  const options = {
     connection: redis as unknown as RedisConnectionClient,
     prefix: connection.prefix ?? 'bull',
     skipWaitingForReady: true,
     skipVersionCheck: true,
-  });
+  };
+  const queue = new Queue(GIFT_EVENTS_QUEUE, options, createReadableRedisBackend) as Queue;
   queue.on('error', onError);
   const connectBy = performance.now() + CONNECT_TIMEOUT_MS;
   /** Shared by all calls that wait at the same time. */
@@ -198,19 +208,20 @@ export function createGiftEventsWorker(
     runRetryDelay: 1_000,
   };
   if (connection.backend === 'postgres') {
-    const worker = new Worker(
+    const postgresOptions = {
+      ...options,
+      concurrency: Math.min(concurrency, POSTGRES_CONCURRENCY_MAX),
+      connection: postgresConnection(connection),
+    };
+    const worker = new GiftEventsWorker(
       GIFT_EVENTS_QUEUE,
       processor,
-      {
-        ...options,
-        concurrency: Math.min(concurrency, POSTGRES_CONCURRENCY_MAX),
-        connection: postgresConnection(connection),
-      },
+      postgresOptions,
       createPostgresBackend,
     );
     return worker as unknown as Worker<unknown, unknown, string>;
   }
-  return new Worker(GIFT_EVENTS_QUEUE, processor, {
+  const redisOptions = {
     ...options,
     connection: {
       url: connection.url,
@@ -218,12 +229,19 @@ export function createGiftEventsWorker(
       retryStrategy: reconnectDelayMs,
     },
     prefix: connection.prefix ?? 'bull',
-  });
+  };
+  return new GiftEventsWorker(
+    GIFT_EVENTS_QUEUE,
+    processor,
+    redisOptions,
+    createReadableRedisBackend,
+  );
 }
 
 function postgresConnection(connection: { url: string; schema?: string }): PostgresPoolConfig {
   return {
     connectionString: connection.url,
+    options: SESSION,
     max: 4,
     ...(connection.schema === undefined ? {} : { schema: connection.schema }),
   };

@@ -160,6 +160,86 @@ describe('where few budgets have an amount', () => {
   }, 120_000);
 });
 
+describe('with marks of every other budget, told what is pending', () => {
+  const asked = { pending: true } as const;
+  const reads: [string, readonly string[], (reader: BudgetReader) => Promise<unknown>][] = [
+    [
+      'one pair',
+      [...BY_PERSON, ...BY_OCCASION],
+      (reader) => reader.budget({ personId: 9_999, occasionId: 7 }, asked),
+    ],
+    ['all of a person', BY_PERSON, (reader) => reader.budgetsOfPerson(9_999, asked)],
+    [
+      'all for an occasion',
+      BY_OCCASION,
+      (reader) => reader.budgetsOfOccasion(7, { limit: 1_000, ...asked }),
+    ],
+    ['those over budget', BY_PERSON, (reader) => reader.overBudget({ limit: 1_000, ...asked })],
+  ];
+
+  beforeAll(async () => {
+    await fill('(p.id + o.id) % 3 > 0');
+    await database.pool.query('truncate pending_recalculations');
+  }, 120_000);
+
+  /** The budgets as ever, and beside them a probe of an index for each, never all the marks. */
+  function expectProbes(seen: Seen, indexes: readonly string[]): void {
+    expect(seen.queries).toBe(1);
+    const scans = seen.nodes.filter((node) => node['Node Type'].includes('Scan'));
+    const used = scans.map((node) => node['Index Name'] ?? node['Node Type']);
+    const budgets = used.filter((name) => indexes.includes(name));
+    expect(budgets).toHaveLength(1);
+    expect(used.filter((name) => name === 'idx_pending_recalculation_pair')).toHaveLength(1);
+    expect(used.filter((name) => name === 'idx_pending_recalculation_everything')).toHaveLength(1);
+    expect(used).not.toContain('Seq Scan');
+    for (const scan of scans) expect(scan['Actual Rows'] ?? 0).toBeLessThanOrEqual(1_001);
+  }
+
+  test.each(reads)('%s, where no mark was ever counted', async (_, indexes, read) => {
+    expectProbes(await planOf(read), indexes);
+  });
+
+  describe('of 240,000 marks', () => {
+    beforeAll(async () => {
+      await database.pool.query(
+        `insert into pending_recalculations (person_id, occasion_id)
+         select person_id, 1 + (occasion_id / 2) * 2 from person_occasions`,
+      );
+      await database.pool.query('vacuum analyze pending_recalculations');
+    }, 120_000);
+
+    test.each(reads)('%s', async (_, indexes, read) => {
+      expectProbes(await planOf(read), indexes);
+    });
+
+    test('the lag: the first marks by id, and no more', async () => {
+      const seen = await planOf((reader) => reader.lag());
+      expect(seen.queries).toBe(1);
+      const scans = seen.nodes.filter((node) => node['Node Type'].includes('Scan'));
+      expect(scans.map((node) => node['Node Type'])).not.toContain('Seq Scan');
+      expect(
+        scans.find((node) => node['Index Name'] === 'pending_recalculations_pkey'),
+      ).toMatchObject({ 'Actual Rows': 10_001 });
+      await database.pool.query('insert into pending_recalculations (everything) values (true)');
+      const all = await planOf((reader) => reader.lag());
+      const read = all.nodes.filter((node) => node['Index Name'] !== undefined);
+      for (const node of read) expect(node['Actual Rows']).toBeLessThanOrEqual(10_001);
+      expect(all.nodes.map((node) => node['Node Type'])).not.toContain('Seq Scan');
+    });
+
+    test('waiting: a few probes for each look', async () => {
+      await database.pool.query('delete from pending_recalculations where everything');
+      const seen = await planOf((reader) =>
+        reader.waitUntilFresh({ personId: 9_999, occasionId: 7 }, 0).catch(() => {}),
+      );
+      for (const node of seen.nodes) {
+        expect(node['Node Type']).not.toBe('Seq Scan');
+        expect(node['Actual Rows'] ?? 0).toBeLessThanOrEqual(2);
+      }
+    });
+  });
+});
+
 test('budget_spent stands in no index, so that its updates stay cheap', async () => {
   const { rows } = await database.pool.query(
     `select indexdef from pg_indexes where schemaname = current_schema() and indexdef like '%budget_spent%'`,

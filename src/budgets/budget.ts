@@ -20,6 +20,20 @@ export interface Budget {
   readonly notes: string | null;
 }
 
+/** A budget that was read with `pending: true`. */
+export interface BudgetWithPending extends Budget {
+  /**
+   * Whether a change is pending: a mark for this pair or for everything. Where none is, `spent` is
+   * right, unless the pair is listed in `recalculation_failures` or was changed behind the triggers.
+   */
+  readonly isPending: boolean;
+}
+
+/** A budget as it comes from a read that was, or was not, asked to tell what is pending. */
+export type BudgetToldPending<Told extends boolean> = Told extends true
+  ? BudgetWithPending
+  : Budget;
+
 /** What a query selects from `person_occasions b` so that `toBudget` understands its rows. */
 export const BUDGET_COLUMNS = `
   b.person_id::text, b.occasion_id::text, b.budget_amount::text, b.budget_spent::text,

@@ -92,7 +92,7 @@ export async function findByNameOrId(
   nameOrId: string,
 ): Promise<Id[]> {
   const { rows } = await db.query(
-    `select id::text from ${table} where name = $1 or id::text = $1 order by id`,
+    `select id::text from ${table} where name = $1 or id::text = $1 order by ${table}.id`,
     [nameOrId],
   );
   return rows.map((row) => row.id as Id);

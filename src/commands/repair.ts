@@ -139,6 +139,6 @@ const REPORTS = {
   },
   json: {
     finding: (finding: KeptFinding): string => JSON.stringify(finding),
-    end: ({ after: _, ...sweep }: Sweep): string => JSON.stringify(sweep),
+    end: (sweep: Sweep): string => JSON.stringify(sweep),
   },
 };

@@ -1,14 +1,12 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import {
-  findByNameOrId,
   type NamedBudget,
   type NamedBudgetFilter,
   readNamedBudgets,
-  suggestNames,
 } from '../budgets/named-budgets.ts';
 import type { Queryable } from '../database.ts';
-import type { Id } from '../events/contract.ts';
-import { CommandError, type CommandContext } from './context.ts';
+import type { CommandContext } from './context.ts';
+import { findNamed } from './find-named.ts';
 import { type Column, type Format, FORMATS, renderRows } from './table.ts';
 
 interface ShowOptions {
@@ -105,23 +103,10 @@ function parseColumns(names: string): readonly Column<NamedBudget>[] {
 async function toFilter(db: Queryable, options: ShowOptions): Promise<NamedBudgetFilter> {
   const { person, occasion, over } = options;
   return {
-    ...(person === undefined ? {} : { personIds: await find(db, 'persons', person) }),
-    ...(occasion === undefined ? {} : { occasionIds: await find(db, 'occasions', occasion) }),
+    ...(person === undefined ? {} : { personIds: await findNamed(db, 'persons', person) }),
+    ...(occasion === undefined ? {} : { occasionIds: await findNamed(db, 'occasions', occasion) }),
     ...(over ? { onlyOver: true } : {}),
   };
-}
-
-async function find(
-  db: Queryable,
-  table: 'persons' | 'occasions',
-  nameOrId: string,
-): Promise<Id[]> {
-  const ids = await findByNameOrId(db, table, nameOrId);
-  if (ids.length > 0) return ids;
-  const names = (await suggestNames(db, table, nameOrId)).map((name) => `"${name}"`);
-  const hint = names.length > 0 ? `; did you mean ${names.join(' or ')}?` : '';
-  const kind = table === 'persons' ? 'person' : 'occasion';
-  throw new CommandError(`no ${kind} has the name or the id "${nameOrId}"${hint}`);
 }
 
 async function* countBudgets(

@@ -6,7 +6,7 @@ export type Format = (typeof FORMATS)[number];
 
 export interface Column<Row> {
   readonly name: string;
-  readonly value: (row: Row) => string | boolean | null;
+  readonly value: (row: Row) => string | number | boolean | null;
   readonly align?: 'right';
 }
 
@@ -53,10 +53,15 @@ async function* renderTable<Row>(
   }
 }
 
-/** A name could hold what moves the cursor or breaks the line of a terminal. */
-function toCell(value: string | boolean | null): string {
+function toCell(value: string | number | boolean | null): string {
   if (value === null) return '–';
-  return typeof value === 'boolean' ? (value ? 'yes' : '') : value.replace(/\p{Cc}+/gu, ' ');
+  if (typeof value === 'number') return String(value);
+  return typeof value === 'boolean' ? (value ? 'yes' : '') : printable(value);
+}
+
+/** A name could hold what moves the cursor or breaks the line of a terminal. */
+export function printable(text: string): string {
+  return text.replace(/\p{Cc}+/gu, ' ');
 }
 
 function pad(cell: string, width: number, align: 'right' | undefined): string {

@@ -28,11 +28,11 @@ export async function binaries(
         `(${name} is not installed): set DATABASE_URL to a server of your own`,
     );
   });
-  await mustEnter(dirname(resolve(directory)), user);
   if ((await blockedAt(dirname(native.initdb), user)) === null) {
     return { native, cleanUp: async () => {} };
   }
-  const copy = join(directory, 'postgresql');
+  // Of its own: another keeper that loses the race for this directory must not take ours away.
+  const copy = join(directory, `postgresql.${process.pid}`);
   await cp(resolve(native.initdb, '..', '..'), copy, { recursive: true, verbatimSymlinks: true });
   return {
     native: { initdb: join(copy, 'bin', 'initdb'), pg_ctl: join(copy, 'bin', 'pg_ctl') },
@@ -40,8 +40,9 @@ export async function binaries(
   };
 }
 
-async function mustEnter(directory: string, user: ServerUser): Promise<void> {
-  const blocked = await blockedAt(directory, user);
+/** Refuses a directory that the server's user cannot reach; the last step of the way is made its own. */
+export async function mustEnter(directory: string, user: ServerUser): Promise<void> {
+  const blocked = await blockedAt(dirname(resolve(directory)), user);
   if (blocked !== null) {
     throw new Error(
       `PostgreSQL does not run as root, and its user may not enter ${blocked}: choose another ` +
@@ -51,7 +52,7 @@ async function mustEnter(directory: string, user: ServerUser): Promise<void> {
 }
 
 /** The first directory on the way that a user other than us may not enter; null if none. */
-async function blockedAt(directory: string, user: ServerUser): Promise<string | null> {
+export async function blockedAt(directory: string, user: ServerUser): Promise<string | null> {
   if (user === null) return null;
   const ways = [directory];
   while (dirname(ways[0]!) !== ways[0]) ways.unshift(dirname(ways[0]!));

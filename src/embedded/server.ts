@@ -58,15 +58,20 @@ export async function startEmbeddedPostgres(
 /** Uses a server that another process keeps, for as long as a connection of ours is open. */
 async function findRunning(directory: string): Promise<EmbeddedPostgres | null> {
   try {
-    const { url } = JSON.parse(await readFile(join(directory, 'server.json'), 'utf8')) as {
-      url: string;
-    };
+    const announcement = join(directory, 'server.json');
+    const announced = await readFile(announcement, 'utf8');
+    const { url } = JSON.parse(announced) as { url: string };
     const client = new pg.Client({
       connectionString: url,
       application_name: 'gift-budgets user of the embedded server',
     });
     client.on('error', () => {});
     await client.connect();
+    // A keeper that is about to stop takes its announcement back before it looks for us once more.
+    if ((await readFile(announcement, 'utf8').catch(() => null)) !== announced) {
+      await client.end();
+      return null;
+    }
     return { url, stop: async () => await client.end() };
   } catch {
     return null;
@@ -85,7 +90,8 @@ async function startKeeper(options: EmbeddedPostgresOptions): Promise<EmbeddedPo
   const exited = once(keeper, 'exit');
   const line = await Promise.race([
     once(createInterface(keeper.stdout), 'line').then(([text]) => text as string),
-    exited.then(() => null),
+    // Not until its last words are read, too.
+    once(keeper, 'close').then(() => null),
   ]);
   if (line === null) {
     throw new Error(`the embedded PostgreSQL did not start: ${complaints.trim()}`);

@@ -32,13 +32,6 @@ export interface RecalculationWorker {
   stop(): Promise<void>;
 }
 
-/**
- * A job that fails in a way nobody foresaw (BullMQ could not write its completion, say) is tried
- * again at least this often, whatever attempts its producer set.
- */
-const ATTEMPTS_MIN = 20;
-const BACKOFF = { type: 'exponential', delay: 200, jitter: 0.5 } as const;
-
 /** How long giving a job back to the queue may take; past it, its lock runs out by itself. */
 const GIVE_BACK_TIMEOUT_MS = 2_000;
 
@@ -61,6 +54,10 @@ export async function startWorker(options: WorkerOptions): Promise<Recalculation
     options.concurrency,
   );
   worker.on('error', (error) => observer?.queueError?.(error));
+  worker.on('failed', (job, { message }) => {
+    // BullMQ fails such a job itself, instead of handing it to the processor.
+    if (job?.deferredFailure !== undefined) observer?.unreadable?.(job.id!, message);
+  });
   await ready(worker, options.queue);
   worker.run().catch((error: Error) => observer?.queueError?.(error));
 
@@ -125,7 +122,6 @@ function createServe(options: WorkerOptions, signal: AbortSignal) {
 
   return async function serve(job: Job, token: string | undefined): Promise<JobOutcome> {
     const startedAt = performance.now();
-    retryWhateverTheProducerSet(job);
     try {
       const results = await recalculatePairs(job);
       observer?.event?.(job.name, 'completed', performance.now() - startedAt);
@@ -146,11 +142,6 @@ function createServe(options: WorkerOptions, signal: AbortSignal) {
     if (failures !== null) throw new UnrecoverableError(failures);
     return results;
   }
-}
-
-function retryWhateverTheProducerSet(job: Job): void {
-  job.opts.attempts = Math.max(job.opts.attempts ?? 1, ATTEMPTS_MIN);
-  job.opts.backoff ??= BACKOFF;
 }
 
 async function giveBack({ job, token }: GivenJob): Promise<void> {
