@@ -215,7 +215,10 @@ it('a pair that is slower than the time limit is left to catch-up, the others ar
   for (const pair of pairs) await assign(database.pool, pair, '6.00');
   await sql('delete from pending_recalculations');
   await view('amount', `case when ${is(slow!)} then pg_sleep(20) is not null else true end`);
-  const pool = poolWith({ statement_timeout: 300 });
+  const pool = poolWith({
+    statement_timeout: 300,
+    options: '-c default_transaction_read_only=on',
+  });
   try {
     const results = await recalculate(pool, pairs);
     expect(outcomes(results)).toEqual(['busy', ...fast.map(() => 'changed')]);

@@ -95,7 +95,9 @@ async function setAside(
   error: Error,
 ): Promise<PairResult> {
   if (fault === 'slow') {
-    if (!options.alreadyMarked) await writeMarks(pool, [pair]);
+    if (!options.alreadyMarked) {
+      await inRecalculationTransaction(pool, (client) => writeMarks(client, [pair]));
+    }
     return { ...pair, outcome: 'busy' };
   }
   const list: Store = (client) => listFailure(client, pair, error.message);
