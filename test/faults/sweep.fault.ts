@@ -23,10 +23,13 @@ describeQueues('what goes round the triggers', (backend) => {
     const { database, queue } = scene;
     await startWorkerProcess(database, queue, { GIFT_BUDGETS_SWEEP_MODE: 'off' });
     const writers = startWriters(database, others(scene), { send: clientSender(queue) });
-    await giveEachPlanted(scene, '10.00');
-    await untilStored(scene, '10.00');
-
+    await giveEach(database, planted(scene), '10.00');
     const [loaded, restored, saved] = thirds(planted(scene));
+    await database.pool.query('create table dump as select * from gift_persons');
+    await giveEach(database, restored, '1.00');
+    await untilStored(database, restored, '11.00');
+    await untilStored(database, [...loaded, ...saved], '10.00');
+
     await behindTriggers(
       database,
       `insert into gift_persons (gift_id, person_id, occasion_id, amount)
@@ -36,6 +39,11 @@ describeQueues('what goes round the triggers', (backend) => {
     await behindTriggers(
       database,
       `delete from gift_persons g using k where ${samePair('g')}`,
+      restored,
+    );
+    await behindTriggers(
+      database,
+      `insert into gift_persons select d.* from dump d join k on ${samePair('d')}`,
       restored,
     );
     await behindTriggers(
@@ -51,7 +59,7 @@ describeQueues('what goes round the triggers', (backend) => {
     );
     const expected = new Map<string, [string, string]>([
       ...loaded.map((pair) => [key(pair), ['10.00', '12.50']] as [string, [string, string]]),
-      ...restored.map((pair) => [key(pair), ['10.00', '0.00']] as [string, [string, string]]),
+      ...restored.map((pair) => [key(pair), ['11.00', '10.00']] as [string, [string, string]]),
       ...saved.map((pair) => [key(pair), ['77.00', '10.00']] as [string, [string, string]]),
     ]);
     expect(evidence).toEqual(expected);
@@ -71,14 +79,14 @@ describeQueues('what goes round the triggers', (backend) => {
     await startWorkerProcess(database, queue, { GIFT_BUDGETS_SWEEP_INTERVAL_MS: '1000' });
     await startWorkerProcess(database, queue, { GIFT_BUDGETS_SWEEP_INTERVAL_MS: '1000' });
     const writers = startWriters(database, others(scene), { send: clientSender(queue) });
-    await giveEachPlanted(scene, '10.00');
-    await untilStored(scene, '10.00');
+    await giveEach(database, planted(scene), '10.00');
+    await untilStored(database, planted(scene), '10.00');
     await behindTriggers(
       database,
       `update gift_persons g set amount = 3 from k where ${samePair('g')}`,
       planted(scene),
     );
-    await untilStored(scene, '3.00');
+    await untilStored(database, planted(scene), '3.00');
     const { rows } = await database.pool.query(
       'select sum(drifted)::int as drifted, sum(repaired)::int as repaired from budget_sweeps',
     );
@@ -94,19 +102,19 @@ describeQueues('what the triggers see', (backend) => {
     const { database, queue } = scene;
     await startWorkerProcess(database, queue, { GIFT_BUDGETS_SWEEP_MODE: 'off' });
     const writers = startWriters(database, others(scene), { send: clientSender(queue) });
-    await giveEachPlanted(scene, '10.00');
-    await untilStored(scene, '10.00');
+    await giveEach(database, planted(scene), '10.00');
+    await untilStored(database, planted(scene), '10.00');
     await database.pool.query(
       `with k as (${KEYS}) update person_occasions b set budget_spent = 77 from k where ${samePair('b')}`,
       keysOf(planted(scene)),
     );
     const afterSave = await repair(database);
     expect(afterSave.findings).toEqual([]);
-    await untilStored(scene, '10.00');
+    await untilStored(database, planted(scene), '10.00');
     await database.pool.query('truncate gift_persons');
     const afterTruncate = await repair(database);
     expect(afterTruncate.findings).toEqual([]);
-    await untilStored(scene, '0.00');
+    await untilStored(database, planted(scene), '0.00');
     const written = await writers.stop();
     await expectAtRest(database.pool, queue, { name: 'stale save and truncate', written });
   }, 120_000);
@@ -189,20 +197,28 @@ function samePair(alias: string): string {
   return `(${alias}.person_id, ${alias}.occasion_id) = (k.person_id, k.occasion_id)`;
 }
 
-async function giveEachPlanted(scene: Scene, amount: string): Promise<void> {
-  await scene.database.pool.query(
+async function giveEach(
+  { pool }: TestDatabase,
+  pairs: readonly Pair[],
+  amount: string,
+): Promise<void> {
+  await pool.query(
     `insert into gift_persons (gift_id, person_id, occasion_id, amount)
      select (select min(id) from gifts), person_id, occasion_id, ${amount} from (${KEYS}) as k`,
-    keysOf(planted(scene)),
+    keysOf(pairs),
   );
 }
 
-async function untilStored(scene: Scene, total: string): Promise<void> {
+async function untilStored(
+  { pool }: TestDatabase,
+  pairs: readonly Pair[],
+  total: string,
+): Promise<void> {
   await eventually(
     async () => {
-      const { rows } = await scene.database.pool.query(
+      const { rows } = await pool.query(
         `select distinct b.budget_spent from person_occasions b join (${KEYS}) as k on ${samePair('b')}`,
-        keysOf(planted(scene)),
+        keysOf(pairs),
       );
       return rows.map((row) => row.budget_spent as string).join();
     },
