@@ -2,12 +2,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import type { JobType, Queue } from 'bullmq';
 import { startDashboard } from '../../src/operations/dashboard.ts';
+import type { Pair } from '../../src/events/contract.ts';
 import { openGiftEventsQueue, type QueueConnection } from '../../src/queue.ts';
+import { startCatchUp } from '../../src/recalculation/catch-up.ts';
 import type { Observer } from '../../src/recalculation/observer.ts';
 import { startWorker } from '../../src/recalculation/worker.ts';
 import { assign, eventually, wrongTotals } from '../support/budgets.ts';
 import { createRawProducer } from '../support/raw-jobs.ts';
+import { untilAtRest } from './support/at-rest.ts';
 import { type MalformedEvent, malformedEvents, rawGarbage } from './support/garbage.ts';
+import { startWriters } from './support/load.ts';
 import { describeQueues, openScene, type Scene } from './support/scene.ts';
 
 const MALFORMED = 10_000;
@@ -25,10 +29,13 @@ describeQueues('of thousands of malformed jobs between good ones', (backend) => 
     const malformed = malformedEvents(seed, MALFORMED, backend === 'redis');
     const good = await changeAndName(scene);
     const malformedById = await addMixed(queue, good, malformed);
+    const writers = startWriters(scene.database, written(scene));
     const seen = await startCounting(scene);
     const startedAt = performance.now();
     await untilServed(queue, 240_000);
     const tookMs = performance.now() - startedAt;
+    const { changes } = await writers.stop();
+    await untilAtRest(scene.database.pool, scene.queue);
 
     const failed = await failedJobs(queue, MALFORMED);
     const unclear = failed.flatMap(({ id, failedReason }) => {
@@ -39,7 +46,7 @@ describeQueues('of thousands of malformed jobs between good ones', (backend) => 
     console.log(
       `fault malformed jobs (${backend}), seed ${seed}: ${MALFORMED} malformed and ${GOOD} good ` +
         `ones in ${(tookMs / 1_000).toFixed(1)} s, ${failed.length} failed for ${reasons.size} ` +
-        `reasons, ${unclear.length} of them unclear`,
+        `reasons, ${unclear.length} of them unclear; ${changes} changes meanwhile`,
     );
     expect(unclear).toEqual([]);
     expect(failed).toHaveLength(MALFORMED);
@@ -78,6 +85,7 @@ describe.skipIf(inject('redisUrl') === null)(`of ${GARBAGE} jobs of raw garbage 
     };
 
     let pages = await showAll();
+    const writers = startWriters(scene.database, written(scene));
     const seen = await startCounting(scene);
     const startedAt = performance.now();
     const served = untilServed(queue, 60_000);
@@ -86,11 +94,13 @@ describe.skipIf(inject('redisUrl') === null)(`of ${GARBAGE} jobs of raw garbage 
     while (await lookAgain()) pages += await showAll();
     const tookMs = performance.now() - startedAt;
     pages += await showAll();
+    const { changes } = await writers.stop();
+    await untilAtRest(scene.database.pool, scene.queue);
 
     console.log(
       `fault raw garbage, seed ${seed}: ${GARBAGE} unreadable and ${GOOD} good jobs in ` +
         `${(tookMs / 1_000).toFixed(1)} s, ${seen.setAside.length} set aside, ` +
-        `${seen.queueErrors.length} queue errors; ${pages} pages shown meanwhile`,
+        `${seen.queueErrors.length} queue errors; ${pages} pages shown and ${changes} changes meanwhile`,
     );
     expect(seen.setAside.toSorted()).toEqual(
       garbage.map(({ id, fields }) => (fields === null ? `unreadable-${id}` : id)).toSorted(),
@@ -113,8 +123,16 @@ async function openQueue(connection: QueueConnection): Promise<Queue> {
   return open.queue;
 }
 
-/** Changes every pair behind its mark's back, so that only its good event can make it right. */
-async function changeAndName({ database, pairs }: Scene): Promise<Event[]> {
+const WRITTEN = 40;
+
+/** The pairs that writers change all along, and whose marks alone tell of it. */
+function written({ pairs }: Scene): readonly Pair[] {
+  return pairs.slice(-WRITTEN);
+}
+
+/** Changes the other pairs behind their marks' backs, so that only good events make them right. */
+async function changeAndName({ database, pairs: all }: Scene): Promise<Event[]> {
+  const pairs = all.slice(0, -WRITTEN);
   for (const pair of pairs) await assign(database.pool, pair, '1.00');
   await database.pool.query('truncate pending_recalculations');
   return Array.from({ length: GOOD }, (_, n) => ({
@@ -155,6 +173,9 @@ async function startCounting({ database, queue }: Scene) {
   const sizes = { concurrency: 100, pairsMax: 500, drainTimeoutMs: 5_000 };
   const worker = await startWorker({ pool: database.pool, queue, ...sizes, observer });
   onTestFinished(async () => await worker.stop());
+  const timing = { pollMinMs: 10, pollMaxMs: 250, graceMs: () => 0 };
+  const catchUp = startCatchUp({ pool: database.pool, pairsMax: 500, ...timing });
+  onTestFinished(async () => await catchUp.stop());
   return seen;
 }
 
