@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import type { Id, Pair } from '../events/contract.ts';
 import { faultOf } from './faults.ts';
+import { BUDGET_SPENT_LIMIT } from './store-totals.ts';
 
 export interface ExplainedAssignment {
   readonly id: Id;
@@ -128,7 +129,7 @@ async function readSum(
   try {
     const { rows } = await client.query<Record<string, unknown>>(
       `select contributions, total::text as "right", null as "rightError",
-              total > -100000000 and total < 100000000 as fits
+              total > -${BUDGET_SPENT_LIMIT} and total < ${BUDGET_SPENT_LIMIT} as fits
          from (
            select count(*)::float8 as contributions,
                   round(coalesce(sum(c.amount), 0), 2) as total

@@ -3,7 +3,7 @@ import type { Pair } from '../events/contract.ts';
 import { pairColumns, type PairResult } from './pairs.ts';
 
 /** `budget_spent` is numeric(10,2): it holds sums whose absolute value is below this. */
-const BUDGET_SPENT_LIMIT = '100000000';
+export const BUDGET_SPENT_LIMIT = '100000000';
 
 /**
  * Step 3: sums the contributions of pairs that this transaction has locked, and stores each total
