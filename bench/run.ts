@@ -1,15 +1,28 @@
-import { recalculateBench } from './recalculate.ts';
+import { writeFile } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
+import { events } from './events.ts';
+import type { Bench } from './measure.ts';
+import { recalculate } from './recalculate.ts';
+import { report, type Report } from './report.ts';
 
-/** One benchmark: does its own set-up and clean-up, prints, and says whether it met its marks. */
-export type Bench = () => Promise<void>;
+const benches: Readonly<Record<string, Bench>> = { events, recalculate };
 
-const benches: Readonly<Record<string, Bench>> = { recalculate: recalculateBench };
-
-const names = process.argv.slice(2);
-const unknown = names.filter((name) => !(name in benches));
+const { values, positionals: names } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: 'string' } },
+});
+const unknown = names.filter((name) => !Object.hasOwn(benches, name));
 if (names.length === 0 || unknown.length > 0) {
   if (unknown.length > 0) console.error(`unknown benchmark: ${unknown.join(', ')}`);
-  console.error(`usage: npm run bench -- NAME…\nbenchmarks: ${Object.keys(benches).join(', ')}`);
+  console.error('usage: npm run bench -- NAME… [--json FILE]');
+  console.error(`benchmarks: ${Object.keys(benches).join(', ')}`);
   process.exit(1);
 }
-for (const name of names) await benches[name]!();
+
+const reports: Report[] = [];
+for (const name of names) {
+  const startedAt = performance.now();
+  const outcome = await benches[name]!();
+  reports.push(report(name, outcome, (performance.now() - startedAt) / 1_000));
+}
+if (values.json) await writeFile(values.json, `${JSON.stringify(reports, null, 2)}\n`);

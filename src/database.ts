@@ -16,6 +16,16 @@ export interface Queryable {
   query(text: string, values?: unknown[]): Promise<{ rows: Record<string, unknown>[] }>;
 }
 
+/** A connection that parses and plans a statement once, under its name. */
+export interface Session extends Queryable {
+  query(
+    statement:
+      | string
+      | { readonly name: string; readonly text: string; readonly values: unknown[] },
+    values?: unknown[],
+  ): Promise<{ rows: Record<string, unknown>[] }>;
+}
+
 /** An open database: MikroORM for the schema, and its own pool for the statements that are ours. */
 export interface Database {
   readonly orm: MikroORM;

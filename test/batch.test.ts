@@ -109,3 +109,43 @@ it('an error is told to those of its batch alone, and the next batch leaves all 
   batches.commit(1);
   expect(await second).toEqual([resultOf(pairOf(2))]);
 });
+
+it('a second batch leaves beside the first one only when it is full', async () => {
+  const batches = new Batches();
+  const batcher = new RecalculationBatcher(batches.recalculate, 5);
+  const asked = [batcher.recalculate(pairsOf(1, 1))];
+  await batches.untilBegun(1);
+  asked.push(batcher.recalculate(pairsOf(2, 5)));
+  await new Promise(setImmediate);
+  expect(batches.begun).toHaveLength(1);
+  asked.push(batcher.recalculate(pairsOf(6, 6)));
+  await batches.untilBegun(2);
+  expect(batches.begun[1]).toEqual(pairsOf(2, 6));
+  asked.push(batcher.recalculate(pairsOf(7, 11)));
+  await new Promise(setImmediate);
+  expect(batches.begun).toHaveLength(2);
+  batches.commit(1);
+  await batches.untilBegun(3);
+  batches.commit(2);
+  batches.commit(0);
+  await Promise.all(asked);
+});
+
+it('a pair that is being recalculated is in no other batch, and later requests do not overtake', async () => {
+  const batches = new Batches();
+  const batcher = new RecalculationBatcher(batches.recalculate, 5);
+  const first = batcher.recalculate([pairOf(1)]);
+  await batches.untilBegun(1);
+  const held = batcher.recalculate([pairOf(1), pairOf(2)]);
+  const behindIt = batcher.recalculate([pairOf(2)]);
+  const others = batcher.recalculate(pairsOf(3, 7));
+  await batches.untilBegun(2);
+  expect(batches.begun[1]).toEqual(pairsOf(3, 7));
+  batches.commit(0);
+  await batches.untilBegun(3);
+  expect(batches.begun[2]).toEqual([pairOf(1), pairOf(2)]);
+  batches.commit(1);
+  batches.commit(2);
+  await Promise.all([first, held, behindIt, others]);
+  expect(batches.begun).toHaveLength(3);
+});

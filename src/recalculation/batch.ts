@@ -6,24 +6,37 @@ export type Recalculate = (pairs: readonly Pair[]) => Promise<readonly PairResul
 
 interface Request {
   readonly pairs: readonly Pair[];
+  /** The keys of `pairs`. */
+  readonly keys: readonly string[];
   readonly resolve: (results: PairResult[]) => void;
   readonly reject: (error: unknown) => void;
 }
 
 /**
+ * How many batches may be under way. One leaves the processor of the database idle while ours
+ * works, and the other way round: 33,000 pairs/s with one, 61,000 with two, 57,000 with three (two
+ * processors, median of three rounds).
+ */
+const BATCHES_MAX = 2;
+
+/**
  * Shares recalculations among callers that ask at the same time, the way a database shares one
  * flush among commits: while a batch is under way requests gather, and the next batch, with all
- * that has gathered, leaves when it returns. No timer: alone, a request leaves at once; under
- * load, batches grow by themselves. A fixed window of 2 ms reached about half the throughput.
+ * that has gathered, leaves when it returns; earlier only if it is full. No timer: alone, a
+ * request leaves at once; under load, batches grow by themselves. A fixed window of 2 ms reached
+ * about half the throughput.
  *
- * One batch at a time also means that no two batches of a process ever contend for a pair, and
- * that a request which arrives while its pair is being summed gets a sum of its own, later one.
+ * No two batches that are under way hold the same pair: so those of one process never contend for
+ * it, and a request which arrives while its pair is being summed gets a sum of its own, later one.
  */
 export class RecalculationBatcher {
   readonly #recalculate: Recalculate;
   readonly #pairsMax: number;
   #waiting: Request[] = [];
-  #running = false;
+  #waitingPairs = 0;
+  #batches = 0;
+  /** The keys of all pairs that are being recalculated. */
+  readonly #underWay = new Set<string>();
 
   /** @param pairsMax the most distinct pairs of one batch. */
   constructor(recalculate: Recalculate, pairsMax: number) {
@@ -46,40 +59,69 @@ export class RecalculationBatcher {
 
   #enqueue(pairs: readonly Pair[]): Promise<PairResult[]> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ pairs, resolve, reject });
-      if (!this.#running) void this.#run();
+      this.#waiting.push({ pairs, keys: pairs.map(pairKey), resolve, reject });
+      this.#waitingPairs += pairs.length;
+      const isFull = this.#waitingPairs >= this.#pairsMax;
+      if (this.#batches < (isFull ? BATCHES_MAX : 1)) void this.#runBatches();
     });
   }
 
-  async #run(): Promise<void> {
-    this.#running = true;
-    while (this.#waiting.length > 0) {
+  /** Batch after batch, until nothing is waiting that another batch does not hold up. */
+  async #runBatches(): Promise<void> {
+    this.#batches += 1;
+    for (;;) {
       // One turn of the event loop lets the jobs that were fetched together travel together.
       await new Promise(setImmediate);
       const requests = this.#takeBatch();
-      try {
-        const results = await this.#recalculate(distinctPairs(requests.flatMap((r) => r.pairs)));
-        const byKey = new Map(results.map((result) => [pairKey(result), result]));
-        for (const request of requests) {
-          request.resolve(request.pairs.map((pair) => byKey.get(pairKey(pair))!));
-        }
-      } catch (error) {
-        for (const request of requests) request.reject(error);
-      }
+      if (requests.length === 0) break;
+      await this.#runBatch(requests);
     }
-    this.#running = false;
+    this.#batches -= 1;
   }
 
-  /** Takes requests in order of arrival while their distinct pairs fit in one batch. */
-  #takeBatch(): Request[] {
-    const keys = new Set<string>();
-    let count = 0;
-    for (const request of this.#waiting) {
-      const added = request.pairs.filter((pair) => !keys.has(pairKey(pair)));
-      if (count > 0 && keys.size + added.length > this.#pairsMax) break;
-      for (const pair of added) keys.add(pairKey(pair));
-      count += 1;
+  async #runBatch(requests: readonly Request[]): Promise<void> {
+    const pairs = distinctPairs(requests.flatMap((request) => request.pairs));
+    const keys = pairs.map(pairKey);
+    for (const key of keys) this.#underWay.add(key);
+    try {
+      const results = await this.#recalculate(pairs);
+      const byKey = new Map(results.map((result) => [pairKey(result), result]));
+      for (const request of requests) {
+        request.resolve(request.keys.map((key) => byKey.get(key)!));
+      }
+    } catch (error) {
+      for (const request of requests) request.reject(error);
+    } finally {
+      for (const key of keys) this.#underWay.delete(key);
     }
-    return this.#waiting.splice(0, count);
+  }
+
+  /**
+   * Takes requests in order of arrival while their distinct pairs fit in one batch. One that has a
+   * pair under way stays, and so do later ones that share a pair with it: else a large request
+   * could wait for ever.
+   */
+  #takeBatch(): Request[] {
+    const taken: Request[] = [];
+    const left: Request[] = [];
+    const keys = new Set<string>();
+    const held = new Set(this.#underWay);
+    for (const [place, request] of this.#waiting.entries()) {
+      if (request.keys.some((key) => held.has(key))) {
+        left.push(request);
+        for (const key of request.keys) held.add(key);
+        continue;
+      }
+      const added = request.keys.filter((key) => !keys.has(key));
+      if (taken.length > 0 && keys.size + added.length > this.#pairsMax) {
+        left.push(...this.#waiting.slice(place));
+        break;
+      }
+      for (const key of added) keys.add(key);
+      taken.push(request);
+    }
+    this.#waiting = left;
+    for (const { pairs } of taken) this.#waitingPairs -= pairs.length;
+    return taken;
   }
 }

@@ -1,4 +1,4 @@
-import type { Queryable } from '../database.ts';
+import type { Session } from '../database.ts';
 import type { Pair } from '../events/contract.ts';
 import { pairColumns } from './pairs.ts';
 
@@ -13,45 +13,47 @@ import { pairColumns } from './pairs.ts';
  * @returns the places in `pairs` that have no budget.
  */
 export async function clearMarks(
-  client: Queryable,
+  client: Session,
   pairs: readonly Pair[],
-  locked: ReadonlySet<number>,
+  locked: { has(place: number): boolean },
 ): Promise<ReadonlySet<number>> {
-  const { rows } = await client.query(
-    `with k as materialized (
-       select k.person_id, k.occasion_id, k.place, k.locked,
-              not k.locked and not exists (
-                select from person_occasions b
-                 where b.person_id = k.person_id and b.occasion_id = k.occasion_id
-              ) as missing
-         from unnest($1::bigint[], $2::bigint[], $3::boolean[])
-              with ordinality as k (person_id, occasion_id, locked, place)
-     ), picked as (
-       select m.id
-         from k
-        cross join lateral (
-          select m.id
-            from pending_recalculations m
-           where m.person_id = k.person_id and m.occasion_id = k.occasion_id and not m.everything
-             for update skip locked
-        ) as m
-        where k.locked or k.missing
-     ), cleared as (
-       delete from pending_recalculations where id = any (array(select id from picked))
-     ), listed as (
-       select f.person_id, f.occasion_id
-         from k
-         join recalculation_failures f
-           on f.person_id = k.person_id and f.occasion_id = k.occasion_id
-        where k.missing
-          for update of f skip locked
-     ), forgotten as (
-       delete from recalculation_failures f
-        using listed
-        where f.person_id = listed.person_id and f.occasion_id = listed.occasion_id
-     )
-     select (place - 1)::int as place from k where missing`,
-    [...pairColumns(pairs), pairs.map((_, place) => locked.has(place))],
-  );
+  const { rows } = await client.query({
+    name: 'clear-marks',
+    text: `
+      with k as materialized (
+        select k.person_id, k.occasion_id, k.place, k.locked,
+               not k.locked and not exists (
+                 select from person_occasions b
+                  where b.person_id = k.person_id and b.occasion_id = k.occasion_id
+               ) as missing
+          from unnest($1::bigint[], $2::bigint[], $3::boolean[])
+               with ordinality as k (person_id, occasion_id, locked, place)
+      ), picked as (
+        select m.id
+          from k
+         cross join lateral (
+           select m.id
+             from pending_recalculations m
+            where m.person_id = k.person_id and m.occasion_id = k.occasion_id and not m.everything
+              for update skip locked
+         ) as m
+         where k.locked or k.missing
+      ), cleared as (
+        delete from pending_recalculations where id = any (array(select id from picked))
+      ), listed as (
+        select f.person_id, f.occasion_id
+          from k
+          join recalculation_failures f
+            on f.person_id = k.person_id and f.occasion_id = k.occasion_id
+         where k.missing
+           for update of f skip locked
+      ), forgotten as (
+        delete from recalculation_failures f
+         using listed
+         where f.person_id = listed.person_id and f.occasion_id = listed.occasion_id
+      )
+      select (place - 1)::int as place from k where missing`,
+    values: [...pairColumns(pairs), `{${pairs.map((_, place) => locked.has(place)).join()}}`],
+  });
   return new Set(rows.map((row) => row.place as number));
 }

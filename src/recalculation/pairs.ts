@@ -27,7 +27,13 @@ export function distinctPairs(pairs: Iterable<Pair>): Pair[] {
   return [...distinct.values()];
 }
 
-/** The pairs as two parallel arrays, the form in which `unnest` takes them. */
-export function pairColumns(pairs: readonly Pair[]): [personIds: string[], occasionIds: string[]] {
-  return [pairs.map((pair) => pair.personId), pairs.map((pair) => pair.occasionId)];
+/**
+ * The pairs as two parallel arrays, the form in which `unnest` takes them, written as PostgreSQL
+ * writes them: the driver would look into each id for characters to escape.
+ */
+export function pairColumns(pairs: readonly Pair[]): [personIds: string, occasionIds: string] {
+  return [
+    `{${pairs.map((pair) => pair.personId).join()}}`,
+    `{${pairs.map((pair) => pair.occasionId).join()}}`,
+  ];
 }

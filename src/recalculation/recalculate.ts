@@ -1,12 +1,12 @@
 import type pg from 'pg';
-import type { Queryable } from '../database.ts';
+import type { Session } from '../database.ts';
 import type { Pair } from '../events/contract.ts';
 import { clearMarks } from './clear-marks.ts';
 import { faultOf } from './faults.ts';
 import { listFailure } from './list-failure.ts';
 import { lockBudgets } from './lock-budgets.ts';
-import { pairKey, type PairResult } from './pairs.ts';
-import { storeTotals } from './store-totals.ts';
+import type { PairResult } from './pairs.ts';
+import { type LockedPair, storeTotals } from './store-totals.ts';
 import { inRecalculationTransaction } from './transaction.ts';
 import { writeMarks } from './write-marks.ts';
 
@@ -18,7 +18,7 @@ export interface RecalculateOptions {
   readonly alreadyMarked?: boolean;
 }
 
-type Store = (client: Queryable, locked: readonly Pair[]) => Promise<PairResult[]>;
+type Store = (client: Session, locked: readonly LockedPair[]) => Promise<PairResult[]>;
 
 /**
  * Recalculates the stored totals of the pairs, in one transaction that never waits for a row lock:
@@ -53,27 +53,25 @@ export async function recalculate(
 
 /** The steps of a recalculation, inside the recalculation transaction that `client` has open. */
 export async function recalculateInTransaction(
-  client: Queryable,
+  client: Session,
   pairs: readonly Pair[],
   options: RecalculateOptions = {},
   store: Store = storeTotals,
 ): Promise<PairResult[]> {
   if (pairs.length === 0) return [];
-  const locked = await lockBudgets(client, pairs);
-  const missing = await clearMarks(client, pairs, locked);
-  const ours = pairs.filter((_, place) => locked.has(place));
-  const stored = ours.length > 0 ? await store(client, ours) : [];
-  const busy = pairs.filter((_, place) => !locked.has(place) && !missing.has(place));
+  const befores = await lockBudgets(client, pairs);
+  const missing = await clearMarks(client, pairs, befores);
+  const locked = Array.from(befores, ([place, before]) => ({ ...pairs[place]!, before }));
+  const stored = locked.length > 0 ? await store(client, locked) : [];
+  const busy = pairs.filter((_, place) => !befores.has(place) && !missing.has(place));
   if (busy.length > 0 && !options.alreadyMarked) await writeMarks(client, busy);
 
-  const storedByKey = new Map(stored.map((result) => [pairKey(result), result]));
-  return pairs.map(
-    (pair, place) =>
-      storedByKey.get(pairKey(pair)) ?? {
-        ...pair,
-        outcome: missing.has(place) ? 'missing' : 'busy',
-      },
-  );
+  const results = pairs.map<PairResult>((pair, place) => ({
+    ...pair,
+    outcome: missing.has(place) ? 'missing' : 'busy',
+  }));
+  for (const [order, place] of [...befores.keys()].entries()) results[place] = stored[order]!;
+  return results;
 }
 
 async function recalculateHalves(

@@ -107,7 +107,7 @@ function statements(
   markBusy: (client: pg.PoolClient) => Promise<void> = async (client) =>
     await writeMarks(client, [pair]),
 ): { lock: Step; clear: Step; store: Step } {
-  let locked: ReadonlySet<number> = new Set();
+  let locked: ReadonlyMap<number, string> = new Map();
   let missing: ReadonlySet<number> = new Set();
   return {
     lock: {
@@ -124,7 +124,8 @@ function statements(
     store: {
       touches: 'total',
       async run(client) {
-        if (locked.has(0)) await storeTotals(client, [pair]);
+        const before = locked.get(0);
+        if (before !== undefined) await storeTotals(client, [{ ...pair, before }]);
         else if (!missing.has(0)) await markBusy(client);
       },
     },

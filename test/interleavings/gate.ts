@@ -12,12 +12,12 @@ export class Gate {
   #next = Promise.withResolvers<Held>();
 
   constructor(client: pg.PoolClient, work: (pool: pg.Pool) => Promise<unknown>) {
-    const query = (text: string, values?: unknown[]): Promise<unknown> => {
+    const query = (statement: string | pg.QueryConfig, values?: unknown[]): Promise<unknown> => {
       const answer = Promise.withResolvers<unknown>();
       this.#next.resolve({
-        text,
+        text: typeof statement === 'string' ? statement : statement.text,
         async send() {
-          answer.resolve(client.query(text, values));
+          answer.resolve(client.query(statement, values));
           await answer.promise.catch(() => {}); // the work itself is told
         },
       });

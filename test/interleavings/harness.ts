@@ -45,7 +45,12 @@ export async function openHarness(): Promise<Harness> {
 function preparing(client: pg.PoolClient): pg.PoolClient {
   const names = new Map<string, string>();
   const query = client.query.bind(client) as (config: pg.QueryConfig) => Promise<pg.QueryResult>;
-  const named = async (text: string, values?: unknown[]): Promise<pg.QueryResult> => {
+  const named = async (
+    statement: string | pg.QueryConfig,
+    values?: unknown[],
+  ): Promise<pg.QueryResult> => {
+    if (typeof statement !== 'string') return await query(statement);
+    const text = statement;
     if (values === undefined) return await query({ text });
     if (!names.has(text)) names.set(text, `s${names.size}`);
     return await query({ text, values, name: names.get(text)! });
