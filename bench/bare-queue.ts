@@ -6,12 +6,14 @@ import type { QueueConnection } from '../src/queue.ts';
 
 /** How many adds are under way at once: one by one, but not one round trip after the other. */
 const ADDS_MAX = 50;
-const POLL_MS = 5;
+const POLL_MS = 10;
 
 /** The queue of a producer that knows nothing but BullMQ: its jobs have no options. */
 export interface BareQueue {
   pause(): Promise<void>;
   resume(): Promise<void>;
+  /** @returns the id of the job. */
+  add(pair: Pair): Promise<string>;
   /** Adds one job a pair, and resolves when all are in the queue. */
   addOneByOne(pairs: readonly Pair[]): Promise<void>;
   /** @throws if a job failed. */
@@ -20,14 +22,18 @@ export interface BareQueue {
 }
 
 export function openBareQueue(connection: QueueConnection): BareQueue {
-  const { queue, close } = open(connection);
+  const opened = open(connection);
+  const { queue } = opened;
+  const add = async (pair: Pair): Promise<string> =>
+    (await queue.add('budget.recalculate', dataOf(pair))).id!;
   return {
+    add,
     pause: async () => await queue.pause(),
     resume: async () => await queue.resume(),
     async addOneByOne(pairs) {
       const left = pairs.values();
       const lane = async (): Promise<void> => {
-        for (const pair of left) await queue.add('budget.recalculate', dataOf(pair));
+        for (const pair of left) await add(pair);
       };
       await Promise.all(Array.from({ length: ADDS_MAX }, lane));
     },
@@ -39,7 +45,7 @@ export function openBareQueue(connection: QueueConnection): BareQueue {
         await sleep(POLL_MS);
       }
     },
-    close,
+    close: async () => await opened.close(),
   };
 }
 

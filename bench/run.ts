@@ -1,11 +1,30 @@
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
+import { burst } from './burst.ts';
+import { capture } from './capture.ts';
 import { events } from './events.ts';
+import { freshness } from './freshness.ts';
+import { growth } from './growth.ts';
+import { hot } from './hot.ts';
 import type { Bench } from './measure.ts';
+import { postgresQueue } from './postgres-queue.ts';
+import { reads } from './reads.ts';
 import { recalculate } from './recalculate.ts';
 import { report, type Report } from './report.ts';
+import { sweep } from './sweep.ts';
 
-const benches: Readonly<Record<string, Bench>> = { events, recalculate };
+const benches: Readonly<Record<string, Bench>> = {
+  events,
+  recalculate,
+  capture,
+  hot,
+  burst,
+  reads,
+  freshness,
+  sweep,
+  growth,
+  'postgres-queue': postgresQueue,
+};
 
 const { values, positionals: names } = parseArgs({
   allowPositionals: true,

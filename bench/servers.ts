@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
-import type pg from 'pg';
+import pg from 'pg';
 import { type Database, migrate, openDatabase } from '../src/database.ts';
 import { startEmbeddedPostgres } from '../src/embedded/server.ts';
 
@@ -48,6 +48,29 @@ export async function withPostgres<T>(work: (database: BenchDatabase) => Promise
     }
   } finally {
     await server.stop();
+  }
+}
+
+let databases = 0;
+
+/** Runs the work on one more database of a server, migrated. */
+export async function withDatabase<T>(
+  serverUrl: string,
+  work: (database: BenchDatabase) => Promise<T>,
+): Promise<T> {
+  const name = `bench_${(databases += 1)}`;
+  const server = new pg.Client({ connectionString: serverUrl });
+  await server.connect();
+  await server.query(`create database ${name}`);
+  await server.end();
+  const url = new URL(serverUrl);
+  url.pathname = `/${name}`;
+  const database = await openDatabase(url.href, { poolMax: 40 });
+  try {
+    await migrate(database);
+    return await work({ ...database, url: url.href });
+  } finally {
+    await database.close();
   }
 }
 

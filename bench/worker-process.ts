@@ -15,14 +15,16 @@ export async function startOurs(
   databaseUrl: string,
   queue: QueueConnection,
   settings: Readonly<Record<string, string>> = {},
+  onLogLine: (line: string) => void = () => {},
 ): Promise<WorkerProcess> {
-  return await startProcess(['../src/cli.ts', 'start'], {
+  const env = {
     NODE_ENV: 'production',
     DATABASE_URL: databaseUrl,
     ...(queue.backend === 'redis' && { REDIS_URL: queue.url }),
     GIFT_BUDGETS_DASHBOARD_PORT: '0',
     ...settings,
-  });
+  };
+  return await startProcess(['../src/cli.ts', 'start'], env, onLogLine);
 }
 
 /** A worker process of a side that ours is compared with. */
@@ -33,6 +35,7 @@ export async function startSide(side: WorkerSide): Promise<WorkerProcess> {
 async function startProcess(
   [program, ...args]: [string, ...string[]],
   env: Record<string, string>,
+  onLogLine: (line: string) => void = () => {},
 ): Promise<WorkerProcess> {
   const path = fileURLToPath(new URL(program, import.meta.url));
   const child = spawn(process.execPath, [path, ...args], {
@@ -43,6 +46,7 @@ async function startProcess(
   const lines: string[] = [];
   const started = new Promise<void>((resolve) => {
     createInterface({ input: child.stderr }).on('line', (line) => {
+      onLogLine(line);
       lines.push(line);
       if (lines.length > 20) lines.shift();
       if (line.includes('started')) resolve();
