@@ -53,27 +53,27 @@ export class GiftEventClient {
 
   /** A gift was assigned to these pairs. */
   async giftAssigned(pairs: Iterable<PairInput>): Promise<SentEvents> {
-    return await this.#send([['gift.assigned', pairs]]);
+    return await this.sendMany(eventsNaming('gift.assigned', pairs));
   }
 
   /** A gift was taken from these pairs. */
   async giftUnassigned(pairs: Iterable<PairInput>): Promise<SentEvents> {
-    return await this.#send([['gift.unassigned', pairs]]);
+    return await this.sendMany(eventsNaming('gift.unassigned', pairs));
   }
 
   /** The price of a gift changed; these pairs have it. */
   async giftRepriced(pairs: Iterable<PairInput>): Promise<SentEvents> {
-    return await this.#send([['gift.repriced', pairs]]);
+    return await this.sendMany(eventsNaming('gift.repriced', pairs));
   }
 
   /** A gift was moved between pairs. Both totals changed, so both sides are named. */
   async giftMoved(from: Iterable<PairInput>, to: Iterable<PairInput>): Promise<SentEvents> {
-    return await this.#send([['gift.moved', [...from, ...to]]]);
+    return await this.sendMany(eventsNaming('gift.moved', [...from, ...to]));
   }
 
   /** Nothing is known to have changed; the totals of these pairs are to be recalculated. */
   async recalculateBudgets(pairs: Iterable<PairInput>): Promise<SentEvents> {
-    return await this.#send([['budget.recalculate', pairs]]);
+    return await this.sendMany(eventsNaming('budget.recalculate', pairs));
   }
 
   /**
@@ -98,20 +98,6 @@ export class GiftEventClient {
     await this.#open.close();
   }
 
-  async #send(
-    events: readonly (readonly [GiftEventName, Iterable<PairInput>])[],
-  ): Promise<SentEvents> {
-    const inputs: GiftEventInput[] = [];
-    for (const [name, pairs] of events) {
-      const affected = Array.from(pairs, pairToJson);
-      for (let from = 0; from === 0 || from < affected.length; from += AFFECTED_PAIRS_MAX) {
-        const chunk = affected.slice(from, from + AFFECTED_PAIRS_MAX);
-        inputs.push({ name, data: { version: 1, affected: chunk } });
-      }
-    }
-    return await this.sendMany(inputs);
-  }
-
   async #add(jobs: readonly Job[]): Promise<SentEvents> {
     const distinct = new Map(jobs.map((job) => [job.opts.deduplication?.id ?? job, job]));
     const unique = [...distinct.values()];
@@ -129,6 +115,17 @@ export class GiftEventClient {
     }
     return { jobs: unique.length };
   }
+}
+
+/** As many events as it takes to name these pairs; one without any, which is refused, for none. */
+export function eventsNaming(name: GiftEventName, pairs: Iterable<PairInput>): GiftEventInput[] {
+  const affected = Array.from(pairs, pairToJson);
+  const events: GiftEventInput[] = [];
+  for (let from = 0; from === 0 || from < affected.length; from += AFFECTED_PAIRS_MAX) {
+    const chunk = affected.slice(from, from + AFFECTED_PAIRS_MAX);
+    events.push({ name, data: { version: 1, affected: chunk } });
+  }
+  return events;
 }
 
 /** A refused connection says so in its code alone. */

@@ -29,6 +29,12 @@ const EXPECTED_STRING = `expected an id above ${Number.MAX_SAFE_INTEGER} as a st
  */
 const ID_PATTERN = new RegExp(`^(?:[1-9][0-9]{0,${ID_MAX.length - 2}}|${sameLengthUpTo(ID_MAX)})$`);
 
+/** Whether it is an id, as a program has it: the contract's ids, and bigints. */
+export function isId(id: unknown): boolean {
+  if (typeof id === 'number') return Number.isSafeInteger(id) && id > 0;
+  return (typeof id === 'string' || typeof id === 'bigint') && ID_PATTERN.test(String(id));
+}
+
 const idSchema = z
   .union(
     [
