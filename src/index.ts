@@ -31,6 +31,7 @@ export {
   parseGiftEvent,
 } from './events/contract.ts';
 export {
+  type ChangedPair,
   GiftEventClient,
   GiftEventsNotSentError,
   type PairInput,

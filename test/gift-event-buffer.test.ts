@@ -225,9 +225,10 @@ describe.skipIf(!isOnPath('redis-server'))('while Redis is away', () => {
     for (let n = 0; n < 100; n += 1) {
       await events.sendAfter(async (changed) => changed.giftAssigned(pairs(100, 1 + n * 100)));
     }
-    const { waiting, dropped, sent, failed } = events.counts();
+    const { waiting, dropped, sent } = events.counts();
     expect(waiting).toBe(1_000);
-    expect(waiting + dropped + sent + failed).toBeLessThanOrEqual(10_001);
+    // The rest, but for those that are on their way and get no answer.
+    expect(dropped).toBeGreaterThanOrEqual(10_000 - 1_000 - 400);
     await within(5_000, events.close());
     expect(events.counts()).toMatchObject({ waiting: 0, sent });
   });

@@ -1,8 +1,7 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import type { QueueConnection } from '../queue.ts';
-import { type ChangedPair, ChangedPairs } from './changed-pairs.ts';
-import { eventsNaming, GiftEventClient } from './client.ts';
-import type { GiftEventInput } from './contract.ts';
+import { ChangedPairs } from './changed-pairs.ts';
+import { GiftEventClient } from './client.ts';
 
 export interface GiftEventBufferOptions {
   /** The most pairs that wait to be sent, and that one transaction collects; 10,000 unless set. */
@@ -107,7 +106,7 @@ export class GiftEventBuffer {
     while (this.#waiting.size > 0) {
       const taken = this.#waiting.takeFirst(PAIRS_SENT_MAX);
       try {
-        await this.#client.sendMany(toEvents(taken));
+        await this.#client.sendPairs(taken);
         this.#sent += taken.length;
       } catch (error) {
         this.#failed += taken.length;
@@ -124,14 +123,4 @@ export class GiftEventBuffer {
       // It is about events that were not sent, and would itself keep the rest from being sent.
     }
   }
-}
-
-function toEvents(changed: readonly ChangedPair[]): GiftEventInput[] {
-  const byName = Map.groupBy(changed, ({ name }) => name);
-  return [...byName].flatMap(([name, of]) =>
-    eventsNaming(
-      name,
-      of.map(({ pair }) => pair),
-    ),
-  );
 }

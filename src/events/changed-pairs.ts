@@ -1,11 +1,5 @@
-import type { PairInput } from './client.ts';
+import type { ChangedPair, PairInput } from './client.ts';
 import { type GiftEventName, isId } from './contract.ts';
-
-/** A pair, and what last happened to it. */
-export interface ChangedPair {
-  readonly name: GiftEventName;
-  readonly pair: PairInput;
-}
 
 /**
  * The pairs whose total may have changed, each once: what a transaction has to tell of when it is
