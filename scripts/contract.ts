@@ -1,6 +1,6 @@
 // Writes the contract of the gift events, as docs/ ships it, from the schema in the code.
 import { writeFileSync } from 'node:fs';
-import { giftEventAsyncApi } from '../src/events/async-api.ts';
+import { giftEventAsyncApi } from './async-api.ts';
 import { giftEventJsonSchema } from '../src/events/contract.ts';
 
 for (const [file, document] of [

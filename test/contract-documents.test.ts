@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { Ajv } from 'ajv';
 import specs from '@asyncapi/specs';
 import { describe, expect, it } from 'vitest';
-import { giftEventAsyncApi } from '../src/events/async-api.ts';
+import { giftEventAsyncApi } from '../scripts/async-api.ts';
 import { GIFT_EVENT_NAMES, giftEventJsonSchema, parseGiftEvent } from '../src/events/contract.ts';
 import { readDocument, ROOT } from './support/documents.ts';
 

@@ -3,7 +3,7 @@ import {
   GIFT_EVENTS_QUEUE,
   giftEventJsonSchema,
   type GiftEventName,
-} from './contract.ts';
+} from '../src/events/contract.ts';
 
 /** The version of the contract, apart from the package's: events.md says what may change in which. */
 const CONTRACT_VERSION = '1.0.0';
