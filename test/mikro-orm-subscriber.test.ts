@@ -278,6 +278,23 @@ describe('the subscriber', () => {
       expect(await sent()).toEqual([`gift.assigned ${a.personId}`]);
     });
 
+    it('sends what managers of their own have changed in one transaction, and in the next', async () => {
+      const [outer, inner] = [orm.em.fork(), orm.em.fork()];
+      await outer.begin();
+      await inner.begin({ ctx: outer.getTransactionContext() });
+      create(inner, a);
+      await inner.commit();
+      await inner.begin({ ctx: outer.getTransactionContext() });
+      create(inner, c);
+      await inner.flush();
+      await inner.rollback();
+      await outer.commit();
+      await inner.begin();
+      create(inner, b);
+      await inner.commit();
+      expect(await sent()).toEqual([a, b].map(({ personId }) => `gift.assigned ${personId}`));
+    });
+
     it('keeps transactions apart that run at the same time', async () => {
       const work = Array.from({ length: 10 }, async (__, n) => {
         await orm.em.fork().transactional(async (em) => {

@@ -32,11 +32,14 @@ type Stored = Readonly<Record<string, unknown>>;
  */
 export class GiftEventSubscriber implements EventSubscriber {
   readonly #events: GiftEventBuffer;
-  /** What the open transactions and savepoints have changed; those that changed nothing are not in it. */
+  /**
+   * What the open transactions and savepoints have changed; those that changed nothing are not in it.
+   * A rollback needs no handling: without a commit nobody asks for it any more.
+   */
   readonly #changed = new WeakMap<Transaction, ChangedPairs>();
   /** What encloses a savepoint. */
   readonly #enclosing = new WeakMap<Transaction, Transaction>();
-  /** What encloses the savepoint that this manager is about to make. */
+  /** What encloses the savepoint that this manager is about to make, or made last. */
   readonly #enclosingNext = new WeakMap<EntityManager, Transaction>();
   /** The pairs of what is about to be deleted: MikroORM forgets them with the delete. */
   readonly #deleted = new WeakMap<object, readonly FoundPair[]>();
@@ -47,12 +50,11 @@ export class GiftEventSubscriber implements EventSubscriber {
 
   beforeTransactionStart({ em, transaction }: TransactionEventArgs): void {
     if (transaction) this.#enclosingNext.set(em, transaction);
-    else this.#enclosingNext.delete(em);
   }
 
   afterTransactionStart({ em, transaction }: TransactionEventArgs): void {
-    const enclosing = this.#enclosingNext.get(em);
-    if (transaction && enclosing) this.#enclosing.set(transaction, enclosing);
+    if (transaction?.savepointName === undefined) return;
+    this.#enclosing.set(transaction, this.#enclosingNext.get(em)!);
   }
 
   afterTransactionCommit({ transaction }: TransactionEventArgs): void {
@@ -64,26 +66,30 @@ export class GiftEventSubscriber implements EventSubscriber {
     else this.#events.send(changed);
   }
 
-  afterTransactionRollback({ transaction }: TransactionEventArgs): void {
-    if (transaction) this.#changed.delete(transaction);
-  }
-
   afterCreate({ em, entity, meta }: EventArgs<object>): void {
-    this.#note(em, 'gift.assigned', pairsOf(meta, stored(em, entity)));
+    this.#note(
+      em,
+      'gift.assigned',
+      pairsOf(meta, () => stored(em, entity)),
+    );
   }
 
   afterUpdate({ em, entity, meta, changeSet }: EventArgs<object>): void {
-    const before = pairsOf(meta, changeSet?.originalEntity as Stored);
-    this.#note(em, 'gift.moved', [...before, ...pairsOf(meta, stored(em, entity))]);
+    const before = pairsOf(meta, () => changeSet?.originalEntity as Stored);
+    this.#note(em, 'gift.moved', [...before, ...pairsOf(meta, () => stored(em, entity))]);
   }
 
   /** Nothing tells the pair of before but its mark. */
   afterUpsert({ em, entity, meta }: EventArgs<object>): void {
-    this.#note(em, 'gift.assigned', pairsOf(meta, stored(em, entity)));
+    this.#note(
+      em,
+      'gift.assigned',
+      pairsOf(meta, () => stored(em, entity)),
+    );
   }
 
   beforeDelete({ em, entity, meta }: EventArgs<object>): void {
-    const before = em.getUnitOfWork(false).getOriginalEntityData(entity) as Stored;
+    const before = () => em.getUnitOfWork(false).getOriginalEntityData(entity) as Stored;
     const pairs = pairsOf(meta, before);
     if (pairs.length > 0) this.#deleted.set(entity, pairs);
   }
@@ -124,9 +130,10 @@ function stored(em: EntityManager, entity: object): Stored {
  * properties on the same column disagree (one of them was changed, the other not yet), both count:
  * to name a pair too many costs a sum.
  */
-function pairsOf(meta: EntityMetadata, data: Stored | undefined): FoundPair[] {
+function pairsOf(meta: EntityMetadata, read: () => Stored | undefined): FoundPair[] {
   const columns = pairColumns(meta);
   if (columns === null) return [];
+  const data = read();
   const persons = valuesOf(columns.person, data);
   const occasions = valuesOf(columns.occasion, data);
   if (persons.length === 0 || occasions.length === 0) return ['unknown'];
