@@ -134,6 +134,7 @@ describe.skipIf(!isOnPath('redis-server'))('while Redis is away', () => {
     errors.length = 0;
   });
   afterEach(async () => {
+    redis.thaw();
     await within(20_000, events.close());
     await redis.stop();
   });
