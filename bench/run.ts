@@ -1,11 +1,12 @@
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
+import { client } from './client.ts';
 import { events } from './events.ts';
 import type { Bench } from './measure.ts';
 import { recalculate } from './recalculate.ts';
 import { report, type Report } from './report.ts';
 
-const benches: Readonly<Record<string, Bench>> = { events, recalculate };
+const benches: Readonly<Record<string, Bench>> = { client, events, recalculate };
 
 const { values, positionals: names } = parseArgs({
   allowPositionals: true,
