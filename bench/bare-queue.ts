@@ -54,7 +54,7 @@ function dataOf({ personId, occasionId }: Pair) {
   return { version: 1, affected };
 }
 
-function open(connection: QueueConnection): { queue: Queue; close(): Promise<void> } {
+function open(connection: QueueConnection): { queue: Queue; close: () => Promise<void> } {
   if (connection.backend === 'postgres') {
     const { url, schema = 'bullmq' } = connection;
     const options = { connection: { connectionString: url, schema, max: 10 } };

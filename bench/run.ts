@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { burst } from './burst.ts';
 import { capture } from './capture.ts';
+import { client } from './client.ts';
 import { events } from './events.ts';
 import { freshness } from './freshness.ts';
 import { growth } from './growth.ts';
@@ -19,6 +20,7 @@ const benches: Readonly<Record<string, Bench>> = {
   capture,
   hot,
   burst,
+  client,
   reads,
   freshness,
   sweep,

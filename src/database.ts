@@ -74,7 +74,7 @@ export function mikroOrmOptions(url: string, options: OpenDatabaseOptions = {}):
       ignoreSchema: ['bullmq'],
       ignoreTriggers: true,
       ignoreRoutines: true,
-      skipViews: ['budget_contributions'],
+      skipViews: ['budget_contributions', 'budget_status'],
     },
   });
 }

@@ -11,6 +11,12 @@ export {
 export { BudgetFailedError, BudgetNotFreshError } from './budgets/wait-until-fresh.ts';
 export type { Queryable } from './database.ts';
 export {
+  GiftEventBuffer,
+  type GiftEventBufferOptions,
+  type GiftEventCounts,
+} from './events/buffer.ts';
+export type { ChangedPairs } from './events/changed-pairs.ts';
+export {
   AFFECTED_PAIRS_MAX,
   GIFT_EVENT_NAMES,
   GIFT_EVENTS_QUEUE,
@@ -25,9 +31,11 @@ export {
   parseGiftEvent,
 } from './events/contract.ts';
 export {
+  type ChangedPair,
   GiftEventClient,
   GiftEventsNotSentError,
   type PairInput,
   type SentEvents,
 } from './events/client.ts';
+export { GiftEventSubscriber } from './events/mikro-orm-subscriber.ts';
 export type { QueueConnection } from './queue.ts';

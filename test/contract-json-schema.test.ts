@@ -5,6 +5,7 @@ import {
   GIFT_EVENT_NAMES,
   GiftEventInvalidError,
   giftEventJsonSchema,
+  isId,
   parseGiftEvent,
 } from '../src/events/contract.ts';
 
@@ -38,6 +39,25 @@ describe(`any JSON (PROPERTY_SEED=${seed})`, () => {
     );
     // Both must come often enough for the comparison to mean something.
     expect(Math.min(seen.understood, seen.refused)).toBeGreaterThan(100);
+  });
+
+  it('is an id, as the client asks for, exactly if it is understood as one', () => {
+    const edge = fc.bigInt({ min: 2n ** 63n - 3n, max: 2n ** 63n + 3n }).map(String);
+    const digits = fc.stringMatching(/^[0-9]{1,20}$/);
+    const number = fc.oneof(fc.integer(), fc.double(), fc.maxSafeInteger());
+    const id = fc.oneof(number, digits, edge, fc.string(), fc.jsonValue());
+    fc.assert(
+      fc.property(id, (value) => {
+        const data = { version: 1, affected: [{ personId: value, occasionId: 1 }] };
+        expect(isId(value)).toBe(understands('gift.assigned', data));
+      }),
+      { seed, numRuns: 2_000 },
+    );
+    for (const value of [2 ** 53 - 1, 2 ** 53, 0, -0, '1\n', 1n, 2n ** 63n - 1n, 2n ** 63n, -1n]) {
+      const text = typeof value === 'bigint' ? String(value) : value;
+      const data = { version: 1, affected: [{ personId: text, occasionId: 1 }] };
+      expect(isId(value)).toBe(understands('gift.assigned', data));
+    }
   });
 
   it.each([

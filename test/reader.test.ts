@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Budget } from '../src/budgets/budget.ts';
 import type { Page, PageRequest } from '../src/budgets/page.ts';
 import { BudgetReader } from '../src/budgets/reader.ts';
+import { type BudgetInRows, randomBudgets, storeBudgets } from './support/random-budgets.ts';
 import { createTestDatabase, type TestDatabase } from './support/servers.ts';
 
 let database: TestDatabase;
@@ -17,38 +18,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await database.close();
 });
-
-interface BudgetInRows {
-  readonly personId: string;
-  readonly occasionId: string;
-  readonly amount: string | null;
-  readonly spent: string;
-  readonly currency?: string;
-  readonly notes?: string | null;
-}
-
-/** Replaces all persons, occasions and budgets by these. */
-async function store(budgets: readonly BudgetInRows[]): Promise<void> {
-  await database.pool.query('truncate persons, occasions, gifts cascade');
-  const columns = <K extends keyof BudgetInRows>(key: K) => budgets.map((budget) => budget[key]);
-  for (const [table, ids] of [
-    ['persons', columns('personId')],
-    ['occasions', columns('occasionId')],
-  ] as const) {
-    await database.pool.query(
-      `insert into ${table} (id, name) select distinct id, 'n' || id from unnest($1::bigint[]) as id`,
-      [ids],
-    );
-  }
-  await database.pool.query(
-    `insert into person_occasions
-       (person_id, occasion_id, budget_amount, budget_spent, budget_currency, budget_notes)
-     select person_id, occasion_id, amount, spent, coalesce(currency, 'USD'), notes
-       from unnest($1::bigint[], $2::bigint[], $3::numeric[], $4::numeric[], $5::text[], $6::text[])
-            as b (person_id, occasion_id, amount, spent, currency, notes)`,
-    (['personId', 'occasionId', 'amount', 'spent', 'currency', 'notes'] as const).map(columns),
-  );
-}
 
 async function allPages(
   read: (page: PageRequest) => Promise<Page<Budget>>,
@@ -77,7 +46,7 @@ describe('a budget', () => {
   });
 
   test('has its money as decimal strings, and ids that no JavaScript number can hold', async () => {
-    await store([{ ...budget, amount: '300', spent: '100' }]);
+    await storeBudgets(database.pool, [{ ...budget, amount: '300', spent: '100' }]);
     expect(await reader.budget(pair)).toEqual({
       ...budget,
       amount: '300.00',
@@ -100,7 +69,7 @@ describe('a budget', () => {
     ['a refund outweighs the rest', '10.00', '-2.50', '12.50', '-25.00', false],
     ['exactly between two percentages', '800.00', '1.00', '799.00', '0.12', false],
   ])('%s', async (_, amount, spent, remaining, percentUsed, isOver) => {
-    await store([{ ...budget, amount, spent }]);
+    await storeBudgets(database.pool, [{ ...budget, amount, spent }]);
     const expected = { ...budget, amount, spent, remaining, percentUsed, isOver };
     expect(await reader.budget(pair)).toEqual(expected);
     const over = await reader.overBudget();
@@ -109,25 +78,6 @@ describe('a budget', () => {
 });
 
 describe('lists', () => {
-  const cents = (min: number, max: number) =>
-    fc.integer({ min, max }).map((amount) => new Decimal(amount).dividedBy(100).toFixed(2));
-  const idText = fc
-    .oneof(
-      fc.bigInt({ min: 1n, max: 12n }),
-      fc.bigInt({ min: 2n ** 63n - 4n, max: 2n ** 63n - 1n }),
-    )
-    .map(String);
-  const randomBudget = fc.record({
-    personId: idText,
-    occasionId: idText,
-    amount: fc.option(fc.oneof(cents(0, 300), cents(0, 9_999_999_999))),
-    spent: fc.oneof(cents(-300, 300), cents(-9_999_999_999, 9_999_999_999)),
-    currency: fc.constantFrom('USD', 'EUR', 'JPY'),
-    notes: fc.option(fc.constantFrom('', 'a "note"', 'two\nlines')),
-  });
-  const keyOf = ({ personId, occasionId }: BudgetInRows): string => `${personId}-${occasionId}`;
-  const randomBudgets = fc.uniqueArray(randomBudget, { selector: keyOf, maxLength: 40 });
-
   /** What the reader must say, computed on its own. */
   function oracle({ amount, spent, ...rest }: BudgetInRows): Budget {
     const Wide = Decimal.clone({ precision: 80, rounding: Decimal.ROUND_HALF_EVEN });
@@ -155,7 +105,7 @@ describe('lists', () => {
       randomBudgets,
       fc.integer({ min: 1, max: 12 }),
       async (budgets, limit) => {
-        await store(budgets);
+        await storeBudgets(database.pool, budgets);
         const expected = budgets.map(oracle).toSorted(byKey);
         expect(await allPages((page) => reader.overBudget(page), limit)).toEqual(
           expected.filter((budget) => budget.isOver),
@@ -180,7 +130,7 @@ describe('lists', () => {
       amount: '1.00',
       spent: '2.00',
     }));
-    await store(budgets);
+    await storeBudgets(database.pool, budgets);
     const first = await reader.budgetsOfOccasion(1, { limit: 3 });
     await database.pool.query('delete from person_occasions where person_id in (1, 3, 4)');
     const second = await reader.budgetsOfOccasion(1, { limit: 3, after: first.next });
@@ -195,7 +145,7 @@ describe('lists', () => {
       amount: '0.00',
       spent: '0.01',
     }));
-    await store(budgets);
+    await storeBudgets(database.pool, budgets);
     expect((await reader.budgetsOfOccasion(7)).items).toHaveLength(100);
     expect((await reader.overBudget({ limit: 1_000 })).items).toHaveLength(1_000);
   });

@@ -1,8 +1,4 @@
-import { execFile, execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import type { Job } from 'bullmq';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import * as exported from '../src/index.ts';
@@ -10,12 +6,12 @@ import { parseGiftEvent } from '../src/events/contract.ts';
 import { openGiftEventsQueue, type QueueConnection } from '../src/queue.ts';
 import { startWorker } from '../src/recalculation/worker.ts';
 import { assign, eventually, seedPairs } from './support/budgets.ts';
+import { codeBlocks, mustTypeCheck, readDocument, ROOT, runModule } from './support/documents.ts';
 import { runProgram } from './support/run-program.ts';
 import { createEmptyDatabase, createTestDatabase, type TestDatabase } from './support/servers.ts';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
-const MODULES = codeBlocks('ts');
+const README = readDocument('README.md');
+const MODULES = codeBlocks(README, 'ts');
 
 let database: TestDatabase;
 
@@ -46,34 +42,14 @@ describe('the modules of the README', () => {
   });
 
   test('have no error of types', () => {
-    const parent = join(ROOT, 'node_modules/.cache');
-    mkdirSync(parent, { recursive: true });
-    const directory = mkdtempSync(join(parent, 'gift-budgets-readme-'));
-    try {
-      const files = MODULES.map((_, place) => `module${place}.ts`);
-      files.forEach((file, place) => writeFileSync(join(directory, file), MODULES[place]!));
-      const paths = { 'gift-budgets': [join(ROOT, 'src/index.ts')] };
-      const config = {
-        extends: join(ROOT, 'tsconfig.json'),
-        compilerOptions: { paths, noUnusedLocals: false },
-        files,
-        include: [],
-      };
-      writeFileSync(join(directory, 'tsconfig.json'), JSON.stringify(config));
-      execFileSync(join(ROOT, 'node_modules/.bin/tsc'), ['-p', directory], { encoding: 'utf8' });
-    } finally {
-      rmSync(directory, { recursive: true });
-    }
+    mustTypeCheck(MODULES);
   });
 
   test.skipIf(inject('redisUrl') === null)('run', async () => {
     const results: string[] = [];
     for (const module of MODULES) {
-      const source = module.replace("'gift-budgets'", "'./src/index.ts'");
-      const args = ['--input-type=module-typescript', '--eval', source];
-      const env = { ...process.env, DATABASE_URL: database.url, REDIS_URL: redisUrl() };
-      const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: ROOT, env });
-      results.push(stdout);
+      const env = { DATABASE_URL: database.url, REDIS_URL: redisUrl() };
+      results.push(await runModule(module, env));
     }
     expect(results).toEqual(['', '0.00 100.00 0.00 false\n']);
     const open = openGiftEventsQueue({ backend: 'redis', url: redisUrl() }, () => {});
@@ -155,12 +131,6 @@ describe('the commands of the README', () => {
     }
   });
 });
-
-function codeBlocks(language: string): string[] {
-  return [...README.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\``, 'gms'))].map(
-    ([, code]) => code!,
-  );
-}
 
 /** The rows of the table of events; `[…]` stands for a list of pairs. */
 function jobTable(): { name: string; data: string }[] {

@@ -29,6 +29,12 @@ const EXPECTED_STRING = `expected an id above ${Number.MAX_SAFE_INTEGER} as a st
  */
 const ID_PATTERN = new RegExp(`^(?:[1-9][0-9]{0,${ID_MAX.length - 2}}|${sameLengthUpTo(ID_MAX)})$`);
 
+/** Whether it is an id, as a program has it: the contract's ids, and bigints. */
+export function isId(id: unknown): boolean {
+  if (typeof id === 'number') return Number.isSafeInteger(id) && id > 0;
+  return (typeof id === 'string' || typeof id === 'bigint') && ID_PATTERN.test(String(id));
+}
+
 const idSchema = z
   .union(
     [
@@ -43,12 +49,17 @@ const idSchema = z
     },
   )
   .transform(String)
-  .meta({ description: 'A bigint key; as a string where it does not fit a JSON number exactly.' });
+  .meta({
+    id: 'Id',
+    description: 'A bigint key; as a string where it does not fit a JSON number exactly.',
+  });
 
-const pairSchema = z.object(
-  { personId: idSchema, occasionId: idSchema },
-  { error: 'expected a pair: an object with personId and occasionId' },
-);
+const pairSchema = z
+  .object(
+    { personId: idSchema, occasionId: idSchema },
+    { error: 'expected a pair: an object with personId and occasionId' },
+  )
+  .meta({ id: 'Pair', description: 'The key of a budget.' });
 
 const EXPECTED_AFFECTED = `expected a list of 1 to ${AFFECTED_PAIRS_MAX} pairs`;
 
@@ -84,7 +95,9 @@ const commonFields = {
 
 const EXPECTED_DATA = { error: 'expected an object' };
 
-const dataNamingPairs = z.object({ ...commonFields, affected: affectedSchema }, EXPECTED_DATA);
+const dataNamingPairs = z
+  .object({ ...commonFields, affected: affectedSchema }, EXPECTED_DATA)
+  .meta({ id: 'DataNamingPairs' });
 
 const dataNamingPairsOrGift = z
   .object({ ...commonFields, affected: affectedSchema.nullish() }, EXPECTED_DATA)
@@ -92,7 +105,7 @@ const dataNamingPairsOrGift = z
     error: 'expected at least one of affected and giftId',
     path: ['affected'],
   })
-  .meta({ anyOf: [hasNotNull('affected'), hasNotNull('giftId')] });
+  .meta({ id: 'DataNamingPairsOrGift', anyOf: [hasNotNull('affected'), hasNotNull('giftId')] });
 
 /**
  * The contract of a gift event: the name of the job and its data. Fields that it does not know

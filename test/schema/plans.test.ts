@@ -15,7 +15,9 @@ beforeAll(async () => {
      insert into gift_persons (gift_id, person_id, occasion_id, amount)
      select 1, person_id, occasion_id, 1 from person_occasions, generate_series(1, 4)`,
   );
-  await database.pool.query('vacuum (analyze) gift_persons, person_occasions');
+  await database.pool.query(
+    'vacuum (analyze) gift_persons, person_occasions, pending_recalculations',
+  );
 });
 afterAll(async () => {
   await database.close();
@@ -64,6 +66,29 @@ it('a new total touches no index: it is a HOT update', async () => {
   } finally {
     client.release();
   }
+});
+
+it.each([
+  ['one pair', 'person_id = 77 and occasion_id = 3'],
+  ['a person', 'person_id = 77'],
+  ['an occasion, a page', 'occasion_id = 3 and person_id > 70 order by person_id limit 50'],
+])('budget_status for %s reads budgets and marks by index alone', async (_, condition) => {
+  const plan = await explain(`select * from budget_status where ${condition}`);
+  const scans = plan.filter((node) => 'Relation Name' in node || 'Index Name' in node);
+  expect(scans.map((node) => node['Node Type'])).not.toContain('Seq Scan');
+  expect(plan.map((node) => node['Node Type'])).not.toContain('Sort');
+  const budgets = scans.find((node) => node['Relation Name'] === 'person_occasions');
+  expect(budgets!['Index Name']).toMatch(/^(person_occasions_pkey|idx_person_occasion_\w+)$/);
+  expect(budgets!['Actual Rows']).toBeLessThanOrEqual(50);
+  const marks = scans.map((node) => node['Index Name']);
+  expect(marks).toContain('idx_pending_recalculation_pair');
+  expect(marks).toContain('idx_pending_recalculation_everything');
+});
+
+it('budget_status looks for marks only where a query asks for what is pending', async () => {
+  const plan = await explain('select spent, percent_used from budget_status where person_id = 77');
+  const scans = plan.filter((node) => 'Relation Name' in node);
+  expect(scans.map((node) => node['Relation Name'])).toEqual(['person_occasions']);
 });
 
 type PlanNode = Readonly<Record<string, unknown>> & { readonly Plans?: readonly PlanNode[] };

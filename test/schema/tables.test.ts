@@ -45,6 +45,17 @@ it('every column has exactly its type, nullability and default', async () => {
       'amount numeric(10,2)',
     ],
     budget_contributions: ['person_id bigint', 'occasion_id bigint', 'amount numeric(10,2)'],
+    budget_status: [
+      'person_id bigint',
+      'occasion_id bigint',
+      'amount numeric(10,2)',
+      'spent numeric(10,2)',
+      'remaining numeric',
+      'percent_used numeric',
+      'is_over boolean',
+      'is_pending boolean',
+      'currency character varying(3)',
+    ],
     pending_recalculations: [
       ID,
       'person_id bigint',
