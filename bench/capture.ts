@@ -53,6 +53,7 @@ export async function capture(): Promise<Outcome> {
           ],
           figures: [
             { key: 'vs_naive', value: ratioOf(captured[0]!, captured[1]!), atLeast: 15 },
+            { key: 'vs_naive_single_rows', value: ratioOf(captured[2]!, captured[3]!) },
             { key: 'write_rate', value: ratioOf(single[0]!, single[1]!), atLeast: 0.85 },
             { key: 'write_rate_bulk', value: ratioOf(bulk[0]!, bulk[1]!), atLeast: 0.6 },
           ],
@@ -78,6 +79,8 @@ function bulkLoad({ pool }: BenchDatabase, pairs: readonly Pair[], marking: bool
   };
 }
 
+type Write = (pairs: readonly Pair[]) => Promise<void>;
+
 async function measureCapture(
   { pool, url: databaseUrl }: BenchDatabase,
   redisUrl: string,
@@ -89,40 +92,41 @@ async function measureCapture(
     startSide({ kind: 'naive', queue: naiveQueue, databaseUrl, concurrency: NAIVE_CONCURRENCY }),
   ]);
   const queue = openBareQueue(naiveQueue);
-  const halfInBulk = async (chosen: readonly Pair[]): Promise<void> => {
-    const half = chosen.length / 2;
-    const singles = chosen.slice(half).values();
+  const marksAlone = (name: string, count: number, write: Write): Side => ({
+    name: `marks alone, ${name}`,
+    prepare: async () => await setMarking(pool, true),
+    async run() {
+      await write(sample(pairs, count));
+      await untilNothingIsPending(pool);
+      return count;
+    },
+  });
+  const naive = (name: string, count: number, write: Write): Side => ({
+    name: `naive, ${name}`,
+    prepare: async () => await setMarking(pool, false),
+    async run() {
+      const chosen = sample(pairs, count);
+      await write(chosen);
+      await queue.addOneByOne(chosen);
+      await queue.untilDrained();
+      return count;
+    },
+  });
+  const inBulk: Write = async (chosen) => void (await insertBulk(pool, chosen));
+  const singly: Write = async (chosen) => {
+    const left = chosen.values();
     const lane = async (): Promise<void> => {
-      for (const pair of singles) await insertBulk(pool, [pair]);
+      for (const pair of left) await insertBulk(pool, [pair]);
     };
-    await Promise.all([
-      insertBulk(pool, chosen.slice(0, half)),
-      ...Array.from({ length: WRITERS }, lane),
-    ]);
+    await Promise.all(Array.from({ length: WRITERS }, lane));
   };
   try {
     return await measureAlternating(
       [
-        {
-          name: 'marks alone',
-          prepare: async () => await setMarking(pool, true),
-          async run() {
-            await halfInBulk(sample(pairs, BULK_PAIRS));
-            await untilNothingIsPending(pool);
-            return BULK_PAIRS;
-          },
-        },
-        {
-          name: 'naive',
-          prepare: async () => await setMarking(pool, false),
-          async run() {
-            const chosen = sample(pairs, NAIVE_PAIRS);
-            await halfInBulk(chosen);
-            await queue.addOneByOne(chosen);
-            await queue.untilDrained();
-            return NAIVE_PAIRS;
-          },
-        },
+        marksAlone('a bulk load', BULK_PAIRS, inBulk),
+        naive('a bulk load', NAIVE_PAIRS, inBulk),
+        marksAlone('single rows', NAIVE_PAIRS, singly),
+        naive('single rows', NAIVE_PAIRS, singly),
       ],
       ROUNDS,
     );

@@ -10,6 +10,9 @@ const WRITERS = 16;
 const WRITE_MS = 500;
 const PAIR = { personId: '1', occasionId: '1' };
 
+/** What the pair has when a round begins: what is hot has many. */
+const ASSIGNMENTS = 1_000;
+
 /** Triggers as people write them, that keep the total in the writer's own transaction. */
 const TRIGGERS = {
   'increment trigger': `update person_occasions set budget_spent = budget_spent + new.amount
@@ -25,7 +28,7 @@ export async function hot(): Promise<Outcome> {
   return await withRedis(
     async (redisUrl) =>
       await withPostgres(async ({ pool, url }) => {
-        await fill(pool, { pairs: 1_000, assignmentsPerPair: 10 });
+        await fill(pool, { pairs: 100, assignmentsPerPair: ASSIGNMENTS });
         const worker = await startOurs(url, { backend: 'redis', url: redisUrl });
         try {
           const sides = Object.entries(TRIGGERS).map(([name, body]) => keptBy(pool, name, body));
@@ -80,15 +83,16 @@ function keptBy(pool: pg.Pool, name: string, body: string): Side {
   };
 }
 
-/** Each round begins with the ten assignments of the pair, or a sum would cost more each time. */
+/** Each round begins with the same assignments of the pair, or a sum would cost more each time. */
 async function startOver(pool: pg.Pool): Promise<void> {
   await untilNothingIsPending(pool);
   await setMarking(pool, false);
   await pool.query(
     `delete from gift_persons
       where person_id = $1 and occasion_id = $2 and id not in (
-        select id from gift_persons where person_id = $1 and occasion_id = $2 order by id limit 10)`,
-    [PAIR.personId, PAIR.occasionId],
+        select id from gift_persons
+         where person_id = $1 and occasion_id = $2 order by id limit $3)`,
+    [PAIR.personId, PAIR.occasionId, ASSIGNMENTS],
   );
   await tidy(pool);
 }

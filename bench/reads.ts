@@ -5,14 +5,14 @@ import { withPostgres } from './servers.ts';
 
 const ROUNDS = 9;
 
-/** 20,000 and 1,000 budgets of an occasion; no more than 4 million assignments. */
+/** 20,000 and 4,000 budgets of an occasion. */
 const SIZES: readonly DataSize[] = [
   { pairs: 100_000, assignmentsPerPair: 10, personsPerOccasion: 20_000 },
-  { pairs: 4_000, assignmentsPerPair: 1_000, personsPerOccasion: 1_000 },
+  { pairs: 8_000, assignmentsPerPair: 1_000, personsPerOccasion: 4_000 },
 ];
 
 const READS = {
-  occasion: { where: 'b.occasion_id = 1', atLeast: [10, 200], times: 5 },
+  occasion: { where: 'b.occasion_id = 1', atLeast: [10, 200], times: 10 },
   person: { where: 'b.person_id = 1', atLeast: [], times: 300 },
   pair: { where: 'b.person_id = 1 and b.occasion_id = 1', atLeast: [], times: 500 },
 } as const;

@@ -51,6 +51,9 @@ const BULK_JOBS_MAX = 1_000;
 export class GiftEventClient {
   readonly #open: OpenQueue;
   #isClosed = false;
+  /** What has gathered while a bulk is under way, and leaves next. */
+  #gathered: Bulk | undefined;
+  #sending = false;
 
   constructor(connection: QueueConnection) {
     // A lost connection is told by the call that needs it.
@@ -120,23 +123,76 @@ export class GiftEventClient {
     await this.#open.close();
   }
 
+  /**
+   * Calls that are made while others are sent travel together, each pair once: a burst on a few
+   * pairs is a few jobs a round trip, however many calls it is.
+   */
   async #add(jobs: readonly Job[]): Promise<SentEvents> {
-    const distinct = new Map(jobs.map((job) => [job.opts.deduplication?.id ?? job, job]));
-    const unique = [...distinct.values()];
-    let sent = 0;
-    try {
-      for (; sent < unique.length; sent += BULK_JOBS_MAX) {
-        // BullMQ's PostgreSQL backend never answers a call that comes after its close.
-        if (this.#isClosed) throw new Error('the client is closed');
-        await this.#open.connected();
-        await this.#open.queue.addBulk(unique.slice(sent, sent + BULK_JOBS_MAX));
-      }
-    } catch (cause) {
-      const notSent = `${unique.length - sent} of ${unique.length} gift events were not sent`;
+    const keys = new Set(jobs.map(keyOf));
+    const bulk = (this.#gathered ??= newBulk());
+    for (const job of jobs) bulk.jobs.set(keyOf(job), job);
+    if (!this.#sending) void this.#sendGathered();
+    const failure = await bulk.sent.promise;
+    const left = failure ? [...keys].filter((key) => bulk.jobs.has(key)).length : 0;
+    if (failure && left > 0) {
+      const { cause } = failure;
+      const notSent = `${left} of ${keys.size} gift events were not sent`;
       throw new GiftEventsNotSentError(`${notSent}: ${describe(cause)}`, { cause });
     }
-    return { jobs: unique.length };
+    return { jobs: keys.size };
   }
+
+  /** What gathers behind a bulk that fails fails with it: it would only wait for the same queue. */
+  async #sendGathered(): Promise<void> {
+    this.#sending = true;
+    for (let bulk = this.#takeGathered(); bulk; bulk = this.#takeGathered()) {
+      try {
+        await this.#send(bulk);
+        bulk.sent.resolve(null);
+      } catch (cause) {
+        bulk.sent.resolve({ cause });
+        this.#takeGathered()?.sent.resolve({ cause });
+      }
+    }
+    this.#sending = false;
+  }
+
+  #takeGathered(): Bulk | undefined {
+    const bulk = this.#gathered;
+    this.#gathered = undefined;
+    return bulk;
+  }
+
+  /** Takes from the bulk what is sent. */
+  async #send({ jobs }: Bulk): Promise<void> {
+    while (jobs.size > 0) {
+      // BullMQ's PostgreSQL backend never answers a call that comes after its close.
+      if (this.#isClosed) throw new Error('the client is closed');
+      await this.#open.connected();
+      const entries = Array.from(jobs.entries().take(BULK_JOBS_MAX));
+      await this.#open.queue.addBulk(entries.map(([, job]) => job));
+      for (const [key] of entries) jobs.delete(key);
+    }
+  }
+}
+
+/** Jobs that leave together. */
+interface Bulk {
+  /** Those that are not sent yet; no more are added once the first ones are. */
+  readonly jobs: Map<JobKey, Job>;
+  /** Resolves to why some could not be sent, or to null. */
+  readonly sent: PromiseWithResolvers<{ readonly cause: unknown } | null>;
+}
+
+function newBulk(): Bulk {
+  return { jobs: new Map(), sent: Promise.withResolvers() };
+}
+
+/** Jobs of one key are one job. */
+type JobKey = string | Job;
+
+function keyOf(job: Job): JobKey {
+  return job.opts.deduplication?.id ?? job;
 }
 
 function changed(name: GiftEventName, pairs: Iterable<PairInput>): ChangedPair[] {
