@@ -80,9 +80,9 @@ describe('repair', () => {
     await drift(pairs[5]!, '2.00');
     await beginSweep(database.pool, 'repair', 0);
     const { id, startedAt } = (await unfinishedSweep(database.pool))!;
-    await sweepChunk(database.pool, id, 2);
+    await sweepChunk(database.pool, id, 1);
     const { out, err } = await repair();
-    const since = `begun at ${startedAt.toISOString()}, 2 budgets checked`;
+    const since = `begun at ${startedAt.toISOString()}, 1 budgets checked`;
     expect(err).toBe(`going on with the repair sweep ${since}\n`);
     expect(out).toBe(
       `repaired  ${name(pairs[0]!)}: stored 0.00, right 1.00\n` +
@@ -95,7 +95,7 @@ describe('repair', () => {
   it('does not take the end of a sweep that only reports for a repair', async () => {
     await drift(pairs[0]!, '1.00');
     await beginSweep(database.pool, 'report', 0);
-    await sweepChunk(database.pool, (await unfinishedSweep(database.pool))!.id, 2);
+    await sweepChunk(database.pool, (await unfinishedSweep(database.pool))!.id, 1);
     const { out } = await repair();
     expect(out).toBe(
       `repaired  ${name(pairs[0]!)}: stored 0.00, right 1.00\n` +

@@ -30,6 +30,8 @@ export interface CompareOptions {
   readonly after?: Pair;
   /** The most pairs of a chunk; 1,000 unless given. */
   readonly pairsMax?: number;
+  /** A chunk ends at so many differences; it may hold any number unless given. */
+  readonly differencesMax?: number;
 }
 
 const PAIRS_MAX_DEFAULT = 1_000;
@@ -50,12 +52,13 @@ export async function* compareTotals(
   options: CompareOptions = {},
 ): AsyncGenerator<ComparedChunk, void, undefined> {
   const pairsMax = options.pairsMax ?? PAIRS_MAX_DEFAULT;
+  const differencesMax = options.differencesMax ?? Infinity;
   let after = options.after ?? BEFORE_ALL;
   let pairs = pairsMax;
   for (;;) {
     let chunk: ComparedChunk | null;
     try {
-      chunk = await compareChunk(db, after, pairs, 'sum');
+      chunk = await compareChunk(db, after, pairs, differencesMax, 'sum');
     } catch (error) {
       const fault = faultOf(error);
       if (fault === 'environment' || (fault === 'slow' && pairs === 1)) throw error;
@@ -63,7 +66,7 @@ export async function* compareTotals(
         pairs = Math.ceil(pairs / 2);
         continue;
       }
-      chunk = withReason(await compareChunk(db, after, 1, 'no sum'), error as Error);
+      chunk = withReason(await compareChunk(db, after, 1, 1, 'no sum'), error as Error);
     }
     if (chunk === null) return;
     yield chunk;
@@ -97,6 +100,7 @@ async function compareChunk(
   db: Queryable,
   after: Pair,
   pairsMax: number,
+  differencesMax: number,
   sum: 'sum' | 'no sum',
 ): Promise<ComparedChunk | null> {
   const { rows } = await db.query(
@@ -139,12 +143,13 @@ async function compareChunk(
     [after.personId, after.occasionId, pairsMax],
   );
   const found = rows as unknown as Row[];
-  const last = found.at(-1);
+  const differing = found.filter((row) => row.differs).slice(0, differencesMax);
+  const last = differing.length < differencesMax ? found.at(-1) : differing.at(-1);
   if (last === undefined) return null;
   return {
     checked: last.place,
     last: { personId: last.person_id, occasionId: last.occasion_id },
-    differences: found.filter((row) => row.differs).map(toDifference),
+    differences: differing.map(toDifference),
   };
 }
 

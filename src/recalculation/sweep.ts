@@ -30,6 +30,12 @@ export interface SweptChunk {
 }
 
 /**
+ * How many pairs are compared in one statement for each that may be repaired: what a chunk costs
+ * beside its pairs is divided by more of them, and the snapshot still lives for some 50 ms.
+ */
+const COMPARED_PER_REPAIRED = 10;
+
+/**
  * Sweeps the next chunk of budgets, in key order: compares stored totals with their sums in one
  * statement, so under one snapshot, which tells drift from what is merely pending; repairs what
  * drifted through the same recalculation as everybody; and moves the stored cursor on, all in one
@@ -40,19 +46,20 @@ export interface SweptChunk {
  * lock would do the same, but not behind a pooler in transaction mode, where it can outlive its
  * owner.
  *
- * @param pairsMax the most pairs of the chunk, 1 to 500: what one recalculation may hold.
+ * @param repairedMax the most pairs that the chunk repairs, 1 to 500: what one recalculation may
+ *   hold. The chunk ends where it has come to so many.
  * @returns null where the sweep is finished, or another process is at it just now.
  */
 export async function sweepChunk(
   pool: pg.Pool,
   sweepId: string,
-  pairsMax: number,
+  repairedMax: number,
 ): Promise<SweptChunk | null> {
   const sweepWith = async (repair: Repair) =>
     await inRecalculationTransaction(pool, async (client) => {
       const sweep = await lockSweep(client, sweepId);
       if (sweep === null) return null;
-      const chunk = await nextChunk(client, sweep, pairsMax);
+      const chunk = await nextChunk(client, sweep, repairedMax);
       const findings = chunk === null ? [] : await treat(client, sweep.mode, chunk, repair);
       const swept = await advanceSweep(client, sweep, chunk, findings);
       return { sweep: swept, checked: chunk?.checked ?? 0, findings };
@@ -76,9 +83,10 @@ async function leaveToCatchUp(client: Queryable, pairs: readonly Pair[]): Promis
 async function nextChunk(
   client: Queryable,
   { after }: Sweep,
-  pairsMax: number,
+  differencesMax: number,
 ): Promise<ComparedChunk | null> {
-  const options = { pairsMax, ...(after && { after }) };
+  const pairsMax = COMPARED_PER_REPAIRED * differencesMax;
+  const options = { pairsMax, differencesMax, ...(after && { after }) };
   const { value } = await compareTotals(inSavepoints(client), options).next();
   return value ?? null;
 }
