@@ -5,7 +5,10 @@ import type { Pair } from '../src/events/contract.ts';
 import { openGiftEventsQueue, type OpenQueue, type QueueConnection } from '../src/queue.ts';
 import { openApp, type TestApp } from './support/app.ts';
 import { assign, countMarks, eventually, seedPairs, spent } from './support/budgets.ts';
+import { within } from './support/outages.ts';
 import { createTestDatabase, describeBackends, type TestDatabase } from './support/servers.ts';
+
+const later = 'Migration29991231000000_of_a_later_version';
 
 describeBackends('while the schema is', (open) => {
   let database: TestDatabase;
@@ -82,11 +85,20 @@ describeBackends('while the schema is', (open) => {
   });
 
   it('newer, the same, as in a rolling upgrade', async () => {
-    const later = 'Migration29991231000000_of_a_later_version';
     await database.pool.query('insert into mikro_orm_migrations (name) values ($1)', [later]);
     const { body } = await becomesReady(503);
     expect(JSON.parse(body).problems.migrations).toContain(`${later} is not known here`);
     await expectHeld('1.00', '2.00');
+    await database.pool.query('delete from mikro_orm_migrations where name = $1', [later]);
+    await expectServed('3.00');
+  });
+
+  it('newer as another process begins, that one waits too, and stops when asked to', async () => {
+    await database.pool.query('insert into mikro_orm_migrations (name) values ($1)', [later]);
+    await becomesReady(503);
+    const second = await openApp(database, queue);
+    await events.giftAssigned([pair]);
+    await within(8_000, second.stop());
     await database.pool.query('delete from mikro_orm_migrations where name = $1', [later]);
     await expectServed('3.00');
   });

@@ -6,9 +6,12 @@ const LOST_AFTER_MS = 6000;
 const overview = document.getElementById('overview');
 const lost = document.getElementById('lost');
 let answeredAt = performance.now();
+let isLocked = false;
 
 async function refresh() {
   const response = await fetch('/overview', { signal: AbortSignal.timeout(8000) });
+  // To go on asking with credentials that were right once would lock out all who sit here.
+  isLocked = response.status === 401 || response.status === 429;
   if (!response.ok) throw new Error(await response.text());
   const fresh = document.createElement('template');
   fresh.innerHTML = await response.text();
@@ -26,10 +29,11 @@ function replace(part) {
 
 function tellLost(reason) {
   const age = performance.now() - answeredAt;
-  if (age < LOST_AFTER_MS) return;
-  lost.textContent =
-    `What you see is ${Math.round(age / 1000)} s old: gift-budgets does not answer ` +
-    `(${reason}). If it ended, "gift-budgets start" starts it.`;
+  if (age < LOST_AFTER_MS && !isLocked) return;
+  lost.textContent = isLocked
+    ? `This page no longer tells anything new: ${reason}. Load it again to log in.`
+    : `What you see is ${Math.round(age / 1000)} s old: gift-budgets does not answer ` +
+      `(${reason}). If it ended, "gift-budgets start" starts it.`;
   lost.hidden = false;
   document.title = 'No answer · gift-budgets';
 }
@@ -44,7 +48,7 @@ async function tick() {
   } catch (error) {
     tellLost(error.message.trim());
   }
-  setTimeout(tick, EVERY_MS);
+  if (!isLocked) setTimeout(tick, EVERY_MS);
 }
 
 document.addEventListener('visibilitychange', () => {
