@@ -53,100 +53,102 @@ const lagOf = (seconds: number, waitsLongest: object | null): Partial<Overview> 
 });
 
 describe('what is wrong is told with what to do:', () => {
-  it.each<[what: string, Partial<Overview>, level: string, says: RegExp, does: string]>([
+  it.each<[what: string, Partial<Overview>, level: string, says: RegExp, does: string | undefined]>(
     [
-      'PostgreSQL is away',
-      { schema: { problem: 'connect ECONNREFUSED' }, lag: { problem: 'connect ECONNREFUSED' } },
-      'bad',
-      /^PostgreSQL does not answer: connect ECONNREFUSED$/,
-      'gift-budgets status',
+      [
+        'PostgreSQL is away',
+        { schema: { problem: 'connect ECONNREFUSED' }, lag: { problem: 'connect ECONNREFUSED' } },
+        'bad',
+        /^PostgreSQL does not answer: connect ECONNREFUSED$/,
+        'gift-budgets status',
+      ],
+      [
+        'a migration is missing',
+        { schema: { value: { state: 'older', missing: ['Migration1'] } }, lag: { problem: 'x' } },
+        'bad',
+        /the database lacks 1 migration that this version needs, the first is Migration1$/,
+        'gift-budgets migrate',
+      ],
+      [
+        'a later version has migrated',
+        { schema: { value: { state: 'newer', unknown: ['Migration9'] } } },
+        'bad',
+        /a later version has migrated the database: Migration9 is not known here$/,
+        undefined,
+      ],
+      ['it stands still', { standsStill: 'x' }, 'bad', /stands still: x$/, 'gift-budgets start'],
+      [
+        'a budget waits long',
+        lagOf(250, { personId: '7', occasionId: '8' }),
+        'bad',
+        /^The totals are 4 min 10 s behind$/,
+        'gift-budgets explain --person 7 --occasion 8',
+      ],
+      [
+        'everything waits long',
+        lagOf(11, null),
+        'bad',
+        /^The totals are 11 s behind$/,
+        'gift-budgets status',
+      ],
+      [
+        'Redis is away',
+        { queue: { problem: 'connect ECONNREFUSED' } },
+        'bad',
+        /^The queue does not answer: connect ECONNREFUSED$/,
+        'redis-cli -u "$REDIS_URL" ping',
+      ],
+      [
+        'the queue is paused',
+        queueWith({ isPaused: true, jobs: { ...JOBS, waiting: 3 } }),
+        'warn',
+        /^The queue is paused/,
+        '/queues/queue/gift-events',
+      ],
+      [
+        'jobs wait and nobody takes them',
+        queueWith({ jobs: { ...JOBS, waiting: 1 } }),
+        'bad',
+        /^1 job waits, and nobody takes any$/,
+        'gift-budgets start',
+      ],
+      [
+        'totals cannot be stored',
+        { failures: { value: { count: 2, first: [FAILURE] } } },
+        'warn',
+        /^2 totals cannot be stored$/,
+        'gift-budgets failures',
+      ],
+      [
+        'jobs failed',
+        queueWith({ jobs: { ...JOBS, failed: 1 } }),
+        'warn',
+        /^1 gift event failed$/,
+        '/queues/queue/gift-events?status=failed',
+      ],
+      [
+        'a sweep repaired drift',
+        { sweeps: { value: [{ ...SWEEP, drifted: 3, repaired: 3 }] } },
+        'warn',
+        /^The last sweep found 3 totals wrong with no mark, and repaired 3$/,
+        'gift-budgets verify',
+      ],
+      [
+        'a sweep reported drift',
+        { sweeps: { value: [{ ...SWEEP, mode: 'report', drifted: 3 }] } },
+        'bad',
+        /^The last sweep found 3 totals wrong with no mark$/,
+        'gift-budgets repair',
+      ],
+      [
+        'no sweep has finished for long',
+        { sweepIntervalMs: 60_000 },
+        'warn',
+        /^No sweep has finished for 29 min 58 s$/,
+        'gift-budgets verify',
+      ],
     ],
-    [
-      'a migration is missing',
-      { schema: { value: { state: 'older', missing: ['Migration1'] } }, lag: { problem: 'x' } },
-      'bad',
-      /the database lacks 1 migration that this version needs, the first is Migration1$/,
-      'gift-budgets migrate',
-    ],
-    [
-      'a later version has migrated',
-      { schema: { value: { state: 'newer', unknown: ['Migration9'] } } },
-      'bad',
-      /a later version has migrated the database: Migration9 is not known here$/,
-      'deploy that version here too',
-    ],
-    ['it stands still', { standsStill: 'x' }, 'bad', /stands still: x$/, 'gift-budgets start'],
-    [
-      'a budget waits long',
-      lagOf(250, { personId: '7', occasionId: '8' }),
-      'bad',
-      /^The totals are 4 min 10 s behind$/,
-      'gift-budgets explain --person 7 --occasion 8',
-    ],
-    [
-      'everything waits long',
-      lagOf(11, null),
-      'bad',
-      /^The totals are 11 s behind$/,
-      'gift-budgets status',
-    ],
-    [
-      'Redis is away',
-      { queue: { problem: 'connect ECONNREFUSED' } },
-      'bad',
-      /^The queue does not answer: connect ECONNREFUSED$/,
-      'redis-cli -u "$REDIS_URL" ping',
-    ],
-    [
-      'the queue is paused',
-      queueWith({ isPaused: true, jobs: { ...JOBS, waiting: 3 } }),
-      'warn',
-      /^The queue is paused/,
-      '/queues/queue/gift-events',
-    ],
-    [
-      'jobs wait and nobody takes them',
-      queueWith({ jobs: { ...JOBS, waiting: 1 } }),
-      'bad',
-      /^1 job waits, and nobody takes any$/,
-      'gift-budgets start',
-    ],
-    [
-      'totals cannot be stored',
-      { failures: { value: { count: 2, first: [FAILURE] } } },
-      'warn',
-      /^2 totals cannot be stored$/,
-      'gift-budgets failures',
-    ],
-    [
-      'jobs failed',
-      queueWith({ jobs: { ...JOBS, failed: 1 } }),
-      'warn',
-      /^1 gift event failed$/,
-      '/queues/queue/gift-events?status=failed',
-    ],
-    [
-      'a sweep repaired drift',
-      { sweeps: { value: [{ ...SWEEP, drifted: 3, repaired: 3 }] } },
-      'warn',
-      /^The last sweep found 3 totals wrong with no mark, and repaired 3$/,
-      'gift-budgets verify',
-    ],
-    [
-      'a sweep reported drift',
-      { sweeps: { value: [{ ...SWEEP, mode: 'report', drifted: 3 }] } },
-      'bad',
-      /^The last sweep found 3 totals wrong with no mark$/,
-      'gift-budgets repair',
-    ],
-    [
-      'no sweep has finished for long',
-      { sweepIntervalMs: 60_000 },
-      'warn',
-      /^No sweep has finished for 29 min 58 s$/,
-      'gift-budgets verify',
-    ],
-  ])('%s', (_, change, level, says, does) => {
+  )('%s', (_, change, level, says, does) => {
     const overview = { ...WELL, ...change };
     const advice = advise(overview);
     expect(advice).toHaveLength(1);
@@ -154,7 +156,7 @@ describe('what is wrong is told with what to do:', () => {
     expect(advice[0]!.command ?? advice[0]!.page).toBe(does);
     const { text } = overviewBody(overview);
     expect(text).toContain(level === 'bad' ? 'Something is wrong' : 'Have a look');
-    expect(text).toContain(html`${does}`.text);
+    if (does !== undefined) expect(text).toContain(html`${does}`.text);
   });
 
   it('nothing, where all is well', () => {

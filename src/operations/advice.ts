@@ -57,8 +57,10 @@ function adviseOnSchema({ schema }: Overview): Advice[] {
     {
       level: 'bad',
       what: `The schema does not fit: ${misfit.problem}`,
-      why: 'This process waits, with no job failed, and goes on as soon as the schema fits.',
-      command: misfit.todo,
+      why:
+        'This process waits, with no job failed, and goes on as soon as the schema fits' +
+        (misfit.isCommand ? '.' : `: ${misfit.todo}.`),
+      ...(misfit.isCommand && { command: misfit.todo }),
     },
   ];
 }

@@ -41,7 +41,10 @@ export async function createMonitor(options: MonitorOptions): Promise<Monitor> {
   schemaWatch.onChange((fit) => {
     const misfit = describeMisfit(fit);
     if (misfit === null) log.info('the schema fits: work goes on');
-    else log.error(misfit, 'the schema does not fit: work waits');
+    else {
+      const { problem, todo } = misfit;
+      log.error({ problem, todo }, 'the schema does not fit: work waits');
+    }
   });
   const queue = openGiftEventsQueue(options.queue, (error) => observer.queueError?.(error));
   const vitals = createVitals({ db: pool, queue, lookAtSchema: schemaWatch.look });

@@ -115,8 +115,16 @@ async function readApplied(db: Queryable): Promise<Set<string>> {
   }
 }
 
-/** Says what does not fit and what to type. */
-export function describeMisfit(fit: SchemaFit): { problem: string; todo: string } | null {
+export interface Misfit {
+  readonly problem: string;
+  /** What to do about it. */
+  readonly todo: string;
+  /** Whether that is something to type. */
+  readonly isCommand: boolean;
+}
+
+/** Says what does not fit; null where nothing does. */
+export function describeMisfit(fit: SchemaFit): Misfit | null {
   switch (fit.state) {
     case 'fits':
       return null;
@@ -124,11 +132,13 @@ export function describeMisfit(fit: SchemaFit): { problem: string; todo: string 
       return {
         problem: `the database lacks ${countMigrations(fit.missing)}, the first is ${fit.missing[0]}`,
         todo: 'gift-budgets migrate',
+        isCommand: true,
       };
     case 'newer':
       return {
         problem: `a later version has migrated the database: ${fit.unknown[0]} is not known here`,
         todo: 'deploy that version here too',
+        isCommand: false,
       };
   }
 }
