@@ -6,5 +6,5 @@ import { join } from 'node:path';
 
 rmSync('dist', { recursive: true, force: true });
 execFileSync('tsc', ['-p', 'tsconfig.build.json'], { stdio: 'inherit' });
-for (const file of globSync('src/**/*.csv')) cpSync(file, join('dist', file));
+for (const file of globSync(['src/**/*.csv', 'src/**/pages/*'])) cpSync(file, join('dist', file));
 chmodSync('dist/src/cli.js', 0o755);

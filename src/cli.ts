@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
 import type { Logger } from 'pino';
+import { configCommand } from './commands/config.ts';
 import { type CommandContext, CommandError } from './commands/context.ts';
 import { demoCommand } from './commands/demo.ts';
 import { enqueueCommand } from './commands/enqueue.ts';
@@ -15,6 +16,7 @@ import { startCommand } from './commands/start.ts';
 import { statusCommand } from './commands/status.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { type Config, ConfigError, loadConfig } from './config.ts';
+import { showSettings } from './config-shown.ts';
 import { createLogger } from './operations/log.ts';
 import { openStores } from './stores.ts';
 
@@ -30,6 +32,7 @@ let log: Logger | undefined;
 
 const context: CommandContext = {
   config: () => (config ??= loadConfig(process.env)),
+  settings: () => showSettings(process.env),
   log: () => (log ??= createLogger(context.config().logLevel)),
   async withStores(work, options) {
     const { databaseUrl } = context.config();
@@ -69,6 +72,7 @@ Exit codes: 0 done, 1 not done (the message says why), 130 interrupted. Some com
   .addCommand(demoCommand(context))
   .addCommand(migrateCommand(context))
   .addCommand(startCommand(context))
+  .addCommand(configCommand(context))
   .addCommand(importCommand(context))
   .addCommand(enqueueCommand(context))
   .addCommand(showCommand(context))
@@ -79,6 +83,7 @@ Exit codes: 0 done, 1 not done (the message says why), 130 interrupted. Some com
   .addCommand(repairCommand(context));
 
 stopOnSignals();
+endOnUncaughtErrors();
 endQuietlyWhenNobodyReads();
 try {
   await program.parseAsync();
@@ -95,11 +100,23 @@ function stopOnSignals(): void {
   for (const [signal, number] of [['SIGINT', 2] as const, ['SIGTERM', 15] as const]) {
     process.on(signal, () => {
       // One Ctrl-C comes twice where npm runs us: from the terminal, and handed on by npm.
-      if (performance.now() - askedAt > SAME_SIGNAL_MS) process.exit(128 + number);
+      if (performance.now() - askedAt > SAME_SIGNAL_MS) {
+        log?.warn('stopped at once: what was under way is done again by the next worker');
+        process.exit(128 + number);
+      }
       askedAt = Math.min(askedAt, performance.now());
       interruption.abort();
     });
   }
+}
+
+/** What nobody foresaw leaves a state that nobody knows: end, and let the next one begin anew. */
+function endOnUncaughtErrors(): void {
+  process.on('uncaughtException', (error, origin) => {
+    if (log) log.fatal({ err: error, origin }, 'uncaught error');
+    else process.stderr.write(`${describe(error)}\n`);
+    process.exit(1);
+  });
 }
 
 /** `gift-budgets show --all | head` is no error. */

@@ -11,10 +11,15 @@ export type Config = Readonly<{
   redisUrl: string | undefined;
   /** Where the embedded PostgreSQL keeps its data. */
   embeddedDirectory: string;
-  /** The address the queue page listens on; it has no authentication, so loopback. */
+  /** The address that the pages listen on; beyond loopback only with credentials. */
   dashboardHost: string;
-  /** The port of the queue page; 0 for any free one. */
+  /** The port of the pages; 0 for any free one. */
   dashboardPort: number;
+  /** Who may see the pages; both or none of the two. */
+  dashboardUser: string | undefined;
+  dashboardPassword: string | undefined;
+  /** Whether the pages only show, and change nothing. */
+  dashboardReadOnly: boolean;
   logLevel: string;
   /** How many jobs a worker has under way at once. */
   workerConcurrency: number;
@@ -58,12 +63,31 @@ const serverUrl = (...protocols: string[]) =>
     .optional()
     .describe(`a URL that begins with ${protocols.map((name) => `${name}//`).join(' or ')}`);
 
-const settings = {
+/** How many characters a password has at least. */
+const PASSWORD_MIN = 12;
+
+/** What each setting may be, and what it is unless set. */
+export const settings = {
   DATABASE_URL: serverUrl('postgres:', 'postgresql:'),
   REDIS_URL: serverUrl('redis:', 'rediss:'),
   GIFT_BUDGETS_EMBEDDED_DIRECTORY: z.string().min(1).optional().describe('a directory'),
   GIFT_BUDGETS_DASHBOARD_HOST: z.string().min(1).default('127.0.0.1').describe('an address'),
   GIFT_BUDGETS_DASHBOARD_PORT: wholeNumber(0, 65_535, 3_000),
+  GIFT_BUDGETS_DASHBOARD_USER: z
+    .string()
+    .regex(/^[^:\p{Cc}]+$/u)
+    .optional()
+    .describe('a name without a colon'),
+  GIFT_BUDGETS_DASHBOARD_PASSWORD: z
+    .string()
+    .regex(/^\P{Cc}+$/u)
+    .min(PASSWORD_MIN)
+    .optional()
+    .describe(`a password of at least ${PASSWORD_MIN} characters`),
+  GIFT_BUDGETS_DASHBOARD_READ_ONLY: z
+    .enum(['true', 'false'])
+    .default('false')
+    .describe('true or false'),
   GIFT_BUDGETS_LOG_LEVEL: z
     .enum(['debug', 'info', 'warn', 'error', 'silent'])
     .default('info')
@@ -81,10 +105,11 @@ const settings = {
     .describe('one of off, report and repair'),
 };
 
-type SettingName = keyof typeof settings;
+export type SettingName = keyof typeof settings;
 
-const NAMES = Object.keys(settings) as SettingName[];
-const URL_NAMES: readonly SettingName[] = ['DATABASE_URL', 'REDIS_URL'];
+export const SETTING_NAMES = Object.keys(settings) as SettingName[];
+/** Of these the password is secret. */
+export const URL_NAMES: readonly SettingName[] = ['DATABASE_URL', 'REDIS_URL'];
 
 /**
  * Reads the settings from the environment. Empty ones count as not set.
@@ -94,7 +119,7 @@ const URL_NAMES: readonly SettingName[] = ['DATABASE_URL', 'REDIS_URL'];
 export function loadConfig(env: NodeJS.ProcessEnv): Config {
   const problems = Object.keys(env).flatMap((name) => describeUnknown(name, env));
   const values: Partial<Record<SettingName, unknown>> = {};
-  for (const name of NAMES) {
+  for (const name of SETTING_NAMES) {
     const given = env[name] === '' ? undefined : env[name];
     const result = settings[name].safeParse(given);
     if (result.success) values[name] = result.data;
@@ -103,6 +128,7 @@ export function loadConfig(env: NodeJS.ProcessEnv): Config {
   if (env.NODE_ENV === 'production' && values.DATABASE_URL === undefined) {
     problems.push('DATABASE_URL: expected in production (NODE_ENV=production), got nothing');
   }
+  problems.push(...describeHalfCredentials(values));
   if (problems.length > 0) throw new ConfigError(problems.join('\n'));
   return toConfig(values as SettingValues, env);
 }
@@ -116,6 +142,9 @@ function toConfig(values: SettingValues, env: NodeJS.ProcessEnv): Config {
     embeddedDirectory: values.GIFT_BUDGETS_EMBEDDED_DIRECTORY ?? stateDirectory(env),
     dashboardHost: values.GIFT_BUDGETS_DASHBOARD_HOST,
     dashboardPort: values.GIFT_BUDGETS_DASHBOARD_PORT,
+    dashboardUser: values.GIFT_BUDGETS_DASHBOARD_USER,
+    dashboardPassword: values.GIFT_BUDGETS_DASHBOARD_PASSWORD,
+    dashboardReadOnly: values.GIFT_BUDGETS_DASHBOARD_READ_ONLY === 'true',
     logLevel: values.GIFT_BUDGETS_LOG_LEVEL,
     workerConcurrency: values.GIFT_BUDGETS_WORKER_CONCURRENCY,
     batchPairsMax: values.GIFT_BUDGETS_BATCH_PAIRS_MAX,
@@ -135,17 +164,29 @@ function stateDirectory(env: NodeJS.ProcessEnv): string {
   return join(state, 'gift-budgets', 'postgres');
 }
 
+function describeHalfCredentials(values: Partial<Record<SettingName, unknown>>): string[] {
+  const [user, password] = [
+    'GIFT_BUDGETS_DASHBOARD_USER',
+    'GIFT_BUDGETS_DASHBOARD_PASSWORD',
+  ] as const;
+  const missing = [user, password].filter((name) => values[name] === undefined);
+  // A malformed one is told already.
+  if (missing.length !== 1 || !(missing[0]! in values)) return [];
+  const [given] = [user, password].filter((name) => name !== missing[0]);
+  return [`${missing[0]}: expected as ${given} is set, got nothing`];
+}
+
 /** Typing errors further away than this are not guessed at. */
 const OWN_DISTANCE_MAX = 6;
 const URL_DISTANCE_MAX = 2;
 
 /** Says what is wrong with the name of a variable: nothing, or one problem. */
 function describeUnknown(name: string, env: NodeJS.ProcessEnv): string[] {
-  if (NAMES.includes(name as SettingName) || !env[name]) return [];
+  if (SETTING_NAMES.includes(name as SettingName) || !env[name]) return [];
   const upperCase = name.toUpperCase();
   if (upperCase.startsWith(PREFIX)) {
-    const nearest = closestMatch(upperCase, NAMES, { maxDistance: OWN_DISTANCE_MAX });
-    const hint = nearest ? `did you mean ${nearest}?` : `there are ${NAMES.join(', ')}`;
+    const nearest = closestMatch(upperCase, SETTING_NAMES, { maxDistance: OWN_DISTANCE_MAX });
+    const hint = nearest ? `did you mean ${nearest}?` : `there are ${SETTING_NAMES.join(', ')}`;
     return [`${name}: no such setting; ${hint}`];
   }
   // A variable of others may well be called nearly so. But where ours is not set, a typing error
@@ -156,6 +197,7 @@ function describeUnknown(name: string, env: NodeJS.ProcessEnv): string[] {
 
 /** The value as it was given; of a URL no more than its beginning, for it may hold a password. */
 function show(name: SettingName, value: string | undefined): string {
+  if (name === 'GIFT_BUDGETS_DASHBOARD_PASSWORD') return 'another (not shown)';
   if (value === undefined || !URL_NAMES.includes(name)) return JSON.stringify(value);
   const scheme = /^[a-z][a-z0-9+.-]*:\/\//i.exec(value)?.[0];
   if (!scheme) return 'something else (not shown, it may be secret)';

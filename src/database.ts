@@ -1,3 +1,4 @@
+import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { MigrateOptions, MigrationInfo, MikroORM as AnyMikroORM } from '@mikro-orm/core';
@@ -91,6 +92,12 @@ export async function openDatabase(
   const orm = await MikroORM.init(mikroOrmOptions(url, options));
   const pool = await (orm.em.getConnection() as PostgreSqlConnection).getNativeClient();
   return { orm, pool, close: async () => await orm.close(true) };
+}
+
+/** The names of the migrations that this version has, and needs. */
+export async function knownMigrations(): Promise<string[]> {
+  const files = await readdir(MIGRATIONS);
+  return files.flatMap((file) => /^(Migration[^.]*)\.[jt]s$/.exec(file)?.[1] ?? []);
 }
 
 /** Applies the migrations that are missing, and returns their names. */

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { GiftEventClient } from '../src/events/client.ts';
 import type { Pair } from '../src/events/contract.ts';
-import { openGiftEventsQueue, type QueueConnection } from '../src/queue.ts';
+import { openGiftEventsQueue, prepareQueue, type QueueConnection } from '../src/queue.ts';
 import { assign, countMarks, eventually, seedPairs, spent } from './support/budgets.ts';
 import { type Program, runProgram, startProgram } from './support/run-program.ts';
 import {
@@ -62,13 +62,13 @@ describeBackends('start', (open) => {
   });
 
   test('shows the queue on its page', async () => {
-    const [, page] = await program.said(/(http:\/\/[\d.:]+\/queues)/);
-    const response = await fetch(page!);
+    const [, url] = await program.said(/"pages":"(http:\/\/[\d.:]+)"/);
+    const page = `${url}/queues`;
+    const response = await fetch(page);
     expect(response.status).toBe(200);
     expect(await response.text()).toContain('gift-budgets');
     const listed = await fetch(`${page}/api/queues`);
     expect(await listed.json()).toMatchObject({ queues: [{ name: 'gift-events' }] });
-    expect((await fetch(new URL('/', page))).url).toBe(page);
   });
 
   test('logs JSON lines where nobody looks on', () => {
@@ -104,6 +104,78 @@ describeBackends('start', (open) => {
     );
     return rows.length;
   }
+});
+
+describe('start ends at once', () => {
+  let database: TestDatabase;
+  let pair: Pair;
+  let env: NodeJS.ProcessEnv;
+
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    await prepareQueue(connection());
+    [pair] = (await seedPairs(database.pool, 1, 1)) as [Pair];
+    env = { DATABASE_URL: database.url, GIFT_BUDGETS_DASHBOARD_PORT: '0' };
+  });
+  afterAll(async () => {
+    await database.close();
+  });
+
+  const connection = (): QueueConnection => ({ backend: 'postgres', url: database.url });
+
+  test('on a second signal, and nothing is lost', async () => {
+    const program = startProgram(['start'], env);
+    await program.said(/started/);
+    const locker = await database.pool.connect();
+    try {
+      // Nothing can be recalculated, so the job that is under way would hold up the end for long.
+      await locker.query('begin; lock table person_occasions in access exclusive mode');
+      await database.pool.query(
+        'insert into pending_recalculations (person_id, occasion_id) values ($1, $2)',
+        [pair.personId, pair.occasionId],
+      );
+      const client = new GiftEventClient(connection());
+      await client.giftAssigned([pair]);
+      await client.close();
+      await program.said(/"cause":"event".*trying again/);
+      program.kill('SIGTERM');
+      await program.said(/stopping/);
+      const firstAt = performance.now();
+      // Signals that are closer together than half a second are one.
+      while (performance.now() - firstAt < 600) await new Promise(setImmediate);
+      program.kill('SIGTERM');
+      expect(await program.ended()).toMatchObject({ code: 143 });
+      expect(performance.now() - firstAt).toBeLessThan(3_000);
+      expect(program.err).toContain('stopped at once');
+    } finally {
+      program.kill('SIGKILL');
+      await locker.query('rollback');
+      locker.release();
+    }
+    const looking = openGiftEventsQueue(connection(), () => {});
+    await looking.connected();
+    const { active, waiting } = await looking.queue.getJobCounts('active', 'waiting');
+    await looking.close();
+    expect({ jobs: active! + waiting!, marks: await countMarks(database.pool) }).toEqual({
+      jobs: 1,
+      marks: 1,
+    });
+  });
+
+  test('on an error that nobody caught, which it logs, with another exit code', async () => {
+    const unforeseen = `process.on('SIGUSR2', () => void Promise.reject(Error('unforeseen')))`;
+    const program = startProgram(['start'], {
+      ...env,
+      NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(unforeseen)}`,
+    });
+    await program.said(/started/);
+    program.kill('SIGUSR2');
+    const { code, err } = await program.ended();
+    expect(code).toBe(1);
+    const last = JSON.parse(err.trim().split('\n').at(-1)!) as Record<string, unknown>;
+    expect(last).toMatchObject({ level: 60, msg: 'uncaught error' });
+    expect(last.err).toMatchObject({ message: 'unforeseen' });
+  });
 });
 
 describe('what start refuses', () => {
@@ -154,7 +226,7 @@ describe('what start refuses', () => {
       GIFT_BUDGETS_LOG_LEVEL: 'silent',
     });
     expect(code).toBe(1);
-    expect(err).toMatch(/^error: the queue page cannot be served: .*address already in use/);
+    expect(err).toMatch(/^error: the pages cannot be served: .*address already in use/);
     expect(err).toContain('choose another GIFT_BUDGETS_DASHBOARD_PORT');
   });
 

@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { JobType } from 'bullmq';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
-import { type Dashboard, startDashboard } from '../src/operations/dashboard.ts';
+import type { WebServer } from '../src/operations/web-server.ts';
 import { openGiftEventsQueue, type OpenQueue, type QueueConnection } from '../src/queue.ts';
 import type { Observer } from '../src/recalculation/observer.ts';
 import { type RecalculationWorker, startWorker } from '../src/recalculation/worker.ts';
+import { startBoard } from './support/board.ts';
 import { eventually } from './support/budgets.ts';
 import { createRawProducer, type RawProducer } from './support/raw-jobs.ts';
 import { createTestDatabase, describeBackends, type TestDatabase } from './support/servers.ts';
@@ -63,7 +64,7 @@ async function untilIn(state: string, id: string): Promise<void> {
 describe.skipIf(inject('redisUrl') === null)('on Redis, a job', () => {
   let connection: QueueConnection & { backend: 'redis' };
   let raw: RawProducer;
-  let dashboard: Dashboard;
+  let dashboard: WebServer;
   let ids = 0;
 
   beforeAll(async () => {
@@ -71,7 +72,7 @@ describe.skipIf(inject('redisUrl') === null)('on Redis, a job', () => {
     connection = { backend: 'redis', url: inject('redisUrl')!, prefix };
     raw = createRawProducer(connection);
     await look(connection);
-    dashboard = await startDashboard(looking.queue, '127.0.0.1', 0);
+    dashboard = await startBoard(looking.queue);
   });
   afterAll(async () => {
     await dashboard.stop();
@@ -240,7 +241,7 @@ describe.skipIf(inject('redisUrl') === null)('on Redis, a job', () => {
 
   async function pageOf(state: JobType): Promise<Response> {
     const query = `activeQueue=gift-events&status=${state}&page=1&jobsPerPage=50`;
-    return await fetch(`${dashboard.url}/api/queues?${query}`);
+    return await fetch(`${dashboard.url}/queues/api/queues?${query}`);
   }
 });
 

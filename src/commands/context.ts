@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
+import type { ShownSetting } from '../config-shown.ts';
 import type { Database } from '../database.ts';
 import type { OpenStoresOptions, Stores } from '../stores.ts';
 
@@ -7,6 +8,8 @@ import type { OpenStoresOptions, Stores } from '../stores.ts';
 export interface CommandContext {
   /** Read on first use, so that help needs no valid environment. */
   readonly config: () => Config;
+  /** The settings for people to read, without secrets. */
+  readonly settings: () => ShownSetting[];
   readonly log: () => Logger;
   /** Opens the stores for the time of the work, and closes them after it. */
   withStores<T>(

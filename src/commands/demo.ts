@@ -70,7 +70,7 @@ async function runDemo(context: CommandContext, stores: Stores, seconds: number)
 
   const counts = new LiveCounts();
   const app = await startApp(context.config(), stores, context.log(), {
-    dashboard: false,
+    pages: false,
     observer: counts,
   });
   try {

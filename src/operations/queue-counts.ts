@@ -1,4 +1,5 @@
 import { openGiftEventsQueue, type QueueConnection } from '../queue.ts';
+import { describeError } from './sampled.ts';
 
 /** How many jobs the queue has in each state, or why that cannot be told. */
 export type QueueCounts =
@@ -20,8 +21,7 @@ export async function readQueueCounts(
     await prepare();
     return { backend, jobs: await countJobs(connection) };
   } catch (error) {
-    const { message, code, name } = error as Error & { code?: string };
-    return { backend, unreachable: message || code || name };
+    return { backend, unreachable: describeError(error) };
   }
 }
 

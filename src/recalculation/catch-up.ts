@@ -21,6 +21,8 @@ export interface CatchUpOptions {
   readonly pollMaxMs: number;
   /** The age that a mark must have now, in milliseconds: time for its event to come first. */
   readonly graceMs: () => number;
+  /** Waits while the schema is another than the recalculation needs. */
+  readonly untilSchemaFits?: (signal: AbortSignal) => Promise<void>;
   readonly observer?: Observer;
 }
 
@@ -53,11 +55,15 @@ async function runCatchUp(options: CatchUpOptions, signal: AbortSignal): Promise
   while (!signal.aborted) {
     const startedAt = performance.now();
     try {
-      const look = () => catchUpOnce(options, signal);
+      const look = async () => {
+        await options.untilSchemaFits?.(signal);
+        return await catchUpOnce(options, signal);
+      };
       const found = await retryThroughFaults(look, signal, onRetry);
       delayMs = found ? options.pollMinMs : Math.min(options.pollMaxMs, delayMs * 2);
       const lookMs = performance.now() - startedAt;
       const pauseMs = found ? delayMs : Math.max(delayMs, PAUSE_PER_LOOK * lookMs);
+      options.observer?.look?.(pauseMs);
       await sleep(pauseMs, undefined, { signal });
     } catch (error) {
       if (!signal.aborted) throw error;

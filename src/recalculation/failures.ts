@@ -24,8 +24,13 @@ export interface FailureFilter {
   readonly occasionIds?: readonly Id[];
 }
 
-export async function countFailures(db: Queryable): Promise<number> {
-  const { rows } = await db.query('select count(*)::float8 as count from recalculation_failures');
+/** How many there are, counted up to `countMax` where that is given. */
+export async function countFailures(db: Queryable, countMax?: number): Promise<number> {
+  const { rows } = await db.query(
+    `select count(*)::float8 as count
+       from (select from recalculation_failures limit $1::bigint) as f`,
+    [countMax ?? null],
+  );
   return rows[0]!.count as number;
 }
 

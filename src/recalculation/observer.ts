@@ -10,6 +10,8 @@ export interface Observer {
   batch?(cause: Cause, results: readonly PairResult[], durationMs: number): void;
   /** A gift event was served, or refused for good; `name` is what its producer wrote. */
   event?(name: string, outcome: 'completed' | 'failed', durationMs: number): void;
+  /** Catch-up has looked at the marks, and looks again after `nextLookMs`. */
+  look?(nextLookMs: number): void;
   /** A job that nobody can read was set aside: failed for good, without being served. */
   unreadable?(jobId: string, reason: string): void;
   /** PostgreSQL did not do what was asked; it is asked again after `delayMs`. */

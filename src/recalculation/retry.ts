@@ -28,6 +28,7 @@ export async function retryThroughFaults<T>(
       return await work();
     } catch (error) {
       if (faultOf(error) === 'pair') throw error;
+      signal.throwIfAborted();
       const delayMs = Math.min(DELAY_MAX_MS, DELAY_MIN_MS * 2 ** (attempt - 1));
       const jitteredMs = delayMs * (0.5 + Math.random() / 2);
       onRetry(error, attempt, jitteredMs);

@@ -12,6 +12,8 @@ export interface SweepLoopOptions {
   readonly intervalMs: number;
   /** The most pairs of one chunk, 1 to 500. */
   readonly pairsMax: number;
+  /** Waits while the schema is another than the recalculation needs. */
+  readonly untilSchemaFits?: (signal: AbortSignal) => Promise<void>;
   readonly observer?: Observer;
 }
 
@@ -54,9 +56,11 @@ export async function sweepIfDue(
   signal: AbortSignal = new AbortController().signal,
 ): Promise<void> {
   const { pool, mode, intervalMs, pairsMax, observer } = options;
+  await options.untilSchemaFits?.(signal);
   await beginSweep(pool, mode, intervalMs);
   const sweep = await unfinishedSweep(pool);
   while (sweep !== null && !signal.aborted) {
+    await options.untilSchemaFits?.(signal);
     const chunk = await sweepChunk(pool, sweep.id, pairsMax);
     if (chunk === null) return; // finished, or another process is at it
     observer?.sweep?.(chunk);

@@ -19,12 +19,17 @@ export interface WorkerOptions {
   readonly pairsMax: number;
   /** How long `stop` lets jobs finish before it gives them back to the queue, in milliseconds. */
   readonly drainTimeoutMs: number;
+  /** Waits while the schema is another than the recalculation needs. */
+  readonly untilSchemaFits?: (signal: AbortSignal) => Promise<void>;
   readonly observer?: Observer;
 }
 
 export interface RecalculationWorker {
   /** Milliseconds since the last gift event was taken; Infinity before the first. */
   sinceLastEventMs(): number;
+  /** Takes no more jobs until `resume`; those under way go on. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
   /**
    * Takes no more jobs, lets those under way finish until the drain timeout, gives the rest back
    * to the queue, and closes. Nothing stays locked: the next worker starts on them at once.
@@ -63,6 +68,9 @@ export async function startWorker(options: WorkerOptions): Promise<Recalculation
 
   return {
     sinceLastEventMs: () => performance.now() - lastEventAt,
+    // Waiting for the active ones would cut the blocking connection, which `resume` does not mend.
+    pause: async () => await worker.pause(true),
+    resume: async () => await worker.resume(),
     async stop() {
       // Settled once BullMQ has also written what the last job returned.
       const drained = worker.pause();
@@ -106,7 +114,14 @@ function createServe(options: WorkerOptions, signal: AbortSignal) {
   const onRetry = (error: unknown, attempt: number, delayMs: number): void =>
     observer?.retry?.('event', error, attempt, delayMs);
   const untilDone = <T>(work: () => Promise<T>): Promise<T> =>
-    retryThroughFaults(work, signal, onRetry);
+    retryThroughFaults(
+      async () => {
+        await options.untilSchemaFits?.(signal);
+        return await work();
+      },
+      signal,
+      onRetry,
+    );
 
   const batcher = new RecalculationBatcher(async (pairs) => {
     const startedAt = performance.now();

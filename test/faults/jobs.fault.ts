@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import type { JobType, Queue } from 'bullmq';
-import { startDashboard } from '../../src/operations/dashboard.ts';
 import type { Pair } from '../../src/events/contract.ts';
 import { openGiftEventsQueue, type QueueConnection } from '../../src/queue.ts';
 import { startCatchUp } from '../../src/recalculation/catch-up.ts';
 import type { Observer } from '../../src/recalculation/observer.ts';
 import { startWorker } from '../../src/recalculation/worker.ts';
+import { startBoard } from '../support/board.ts';
 import { assign, eventually, wrongTotals } from '../support/budgets.ts';
 import { createRawProducer } from '../support/raw-jobs.ts';
 import { untilAtRest } from './support/at-rest.ts';
@@ -61,7 +61,7 @@ describe.skipIf(inject('redisUrl') === null)(`of ${GARBAGE} jobs of raw garbage 
     const queue = await openQueue(scene.queue);
     const raw = createRawProducer(scene.queue as QueueConnection & { backend: 'redis' });
     onTestFinished(() => raw.close());
-    const dashboard = await startDashboard(queue, '127.0.0.1', 0);
+    const dashboard = await startBoard(queue);
     onTestFinished(async () => await dashboard.stop());
     const seed = Date.now() % 2 ** 31;
     const garbage = rawGarbage(seed, GARBAGE);
@@ -78,7 +78,8 @@ describe.skipIf(inject('redisUrl') === null)(`of ${GARBAGE} jobs of raw garbage 
       await Promise.all(shown);
       const query = 'activeQueue=gift-events&page=1&jobsPerPage=50';
       const pages = ['latest', ...STATES].map(
-        async (status) => await fetch(`${dashboard.url}/api/queues?${query}&status=${status}`),
+        async (status) =>
+          await fetch(`${dashboard.url}/queues/api/queues?${query}&status=${status}`),
       );
       for (const page of await Promise.all(pages)) expect(page.status).toBe(200);
       return pages.length;

@@ -37,6 +37,7 @@ export async function runCommand(
   };
   const command = create({
     config: unavailable,
+    settings: unavailable,
     log: unavailable,
     async withStores(work) {
       const { queue } = stores;
