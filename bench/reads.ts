@@ -5,10 +5,10 @@ import { withPostgres } from './servers.ts';
 
 const ROUNDS = 9;
 
-/** 20,000 and 4,000 budgets of an occasion. */
+/** 20,000 and 5,000 budgets of an occasion. */
 const SIZES: readonly DataSize[] = [
   { pairs: 100_000, assignmentsPerPair: 10, personsPerOccasion: 20_000 },
-  { pairs: 8_000, assignmentsPerPair: 1_000, personsPerOccasion: 4_000 },
+  { pairs: 5_000, assignmentsPerPair: 1_000, personsPerOccasion: 5_000 },
 ];
 
 const READS = {
