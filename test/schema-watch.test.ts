@@ -61,6 +61,11 @@ describeBackends('while the schema is', (open) => {
   async function expectServed(total: string): Promise<void> {
     await becomesReady(200);
     await becomes(total);
+    // The event and the mark were served at the same time: who found the row held left a mark.
+    await eventually(
+      async () => await countMarks(database.pool),
+      (marks) => marks === 0,
+    );
     const jobs = await eventually(
       async () => await looking.queue.getJobCounts('waiting', 'active', 'failed'),
       ({ waiting, active }) => waiting! + active! === 0,
