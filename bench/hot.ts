@@ -60,7 +60,7 @@ function markedAndRecalculated(pool: pg.Pool): Side {
       await startOver(pool);
       await setMarking(pool, true);
     },
-    run: async () => await insertSingleRows(pool, WRITERS, WRITE_MS, () => PAIR),
+    run: async () => await insertSingleRows(pool, WRITERS, WRITE_MS, PAIR),
   };
 }
 
@@ -79,7 +79,7 @@ function keptBy(pool: pg.Pool, name: string, body: string): Side {
          for each row execute function keep_total()`,
       );
     },
-    run: async () => await insertSingleRows(pool, WRITERS, WRITE_MS, () => PAIR),
+    run: async () => await insertSingleRows(pool, WRITERS, WRITE_MS, PAIR),
   };
 }
 

@@ -11,39 +11,48 @@ export async function setMarking(pool: pg.Pool, on: boolean): Promise<void> {
 }
 
 /**
- * Writers that insert one assignment per transaction, each on a connection of its own, one after
- * the other, for a while.
+ * Writers that insert one assignment per transaction, each in a session of its own, one after the
+ * other, for a while: a loop inside PostgreSQL, so that no client is what is measured.
  *
- * @param pairOf the pair of the next assignment.
+ * @param pair of every assignment; a random one of those there are unless given.
  * @returns how many assignments were inserted.
  */
 export async function insertSingleRows(
   pool: pg.Pool,
   writers: number,
   durationMs: number,
-  pairOf: () => Pair,
+  pair?: Pair,
 ): Promise<number> {
-  const until = performance.now() + durationMs;
-  const write = async (): Promise<number> => {
-    const client = await pool.connect();
-    let inserted = 0;
-    try {
-      for (; performance.now() < until; inserted += 1) {
-        const { personId, occasionId } = pairOf();
-        await client.query({
-          name: 'insert-assignment',
-          text: `insert into gift_persons (gift_id, person_id, occasion_id, amount)
-                 values (1, $1, $2, 1.25)`,
-          values: [personId, occasionId],
-        });
-      }
-    } finally {
-      client.release();
-    }
-    return inserted;
+  const key = pair
+    ? `${pair.personId}, ${pair.occasionId}`
+    : `1 + floor(random() * persons)::bigint, 1 + floor(random() * occasions)::bigint`;
+  const write = async (): Promise<void> => {
+    await pool.query(
+      `do $$
+       declare
+         persons bigint := (select count(*) from persons);
+         occasions bigint := (select count(*) from occasions);
+         until timestamptz := clock_timestamp() + interval '${durationMs} ms';
+       begin
+         while clock_timestamp() < until loop
+           insert into gift_persons (gift_id, person_id, occasion_id, amount)
+           values (1, ${key}, 1.25);
+           commit;
+         end loop;
+       end $$`,
+    );
   };
-  const counts = await Promise.all(Array.from({ length: writers }, write));
-  return counts.reduce((sum, count) => sum + count, 0);
+  const before = await lastAssignment(pool);
+  await Promise.all(Array.from({ length: writers }, write));
+  return (await lastAssignment(pool)) - before;
+}
+
+/** The ids are drawn without gaps, as nothing is rolled back. */
+async function lastAssignment(pool: pg.Pool): Promise<number> {
+  const { rows } = await pool.query<{ id: string }>(
+    'select coalesce(max(id), 0) as id from gift_persons',
+  );
+  return Number(rows[0]!.id);
 }
 
 /** One statement that inserts an assignment for each pair. */
