@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Pair } from '../src/events/contract.ts';
 
@@ -66,11 +67,15 @@ export async function insertBulk(pool: pg.Pool, pairs: readonly Pair[]): Promise
   return rowCount!;
 }
 
+/** A look costs time of the processors that do the work. */
+const POLL_MS = 10;
+
 /** Resolves when no mark is left. */
 export async function untilNothingIsPending(pool: pg.Pool): Promise<void> {
   for (;;) {
     const { rows } = await pool.query('select from pending_recalculations limit 1');
     if (rows.length === 0) return;
+    await sleep(POLL_MS);
   }
 }
 
