@@ -8,7 +8,7 @@ import { type BenchDatabase, withPostgres, withRedis } from './servers.ts';
 import { startOurs, startSide } from './worker-process.ts';
 import {
   insertBulk,
-  insertSingleRows,
+  insertAsPrograms,
   setMarking,
   tidy,
   untilNothingIsPending,
@@ -34,7 +34,7 @@ export async function capture(): Promise<Outcome> {
         await fill(pool, USUAL_SIZE);
         const pairs = await pairsInRandomOrder(pool);
         const single = await measureAlternating(
-          [true, false].map((marking) => singleRows(database, marking)),
+          [true, false].map((marking) => singleRows(database, pairs, marking)),
           WRITER_ROUNDS,
         );
         const bulk = await measureAlternating(
@@ -62,11 +62,12 @@ export async function capture(): Promise<Outcome> {
   );
 }
 
-function singleRows({ pool }: BenchDatabase, marking: boolean): Side {
+function singleRows({ pool }: BenchDatabase, pairs: readonly Pair[], marking: boolean): Side {
   return {
     name: marking ? 'single rows, with marks' : 'single rows, without',
     prepare: async () => await setMarking(pool, marking),
-    run: async () => await insertSingleRows(pool, WRITERS, WRITE_MS),
+    run: async () =>
+      await insertAsPrograms(pool, WRITERS, WRITE_MS, () => pairs[randomBelow(pairs.length)]!),
   };
 }
 

@@ -3,7 +3,7 @@ import { fill, mustBeRight } from './data.ts';
 import { measureAlternating, type Outcome, rateTable, ratioOf, type Side } from './measure.ts';
 import { withPostgres, withRedis } from './servers.ts';
 import { startOurs } from './worker-process.ts';
-import { insertSingleRows, setMarking, tidy, untilNothingIsPending } from './writers.ts';
+import { insertInLoops, setMarking, tidy, untilNothingIsPending } from './writers.ts';
 
 const ROUNDS = 15;
 const WRITERS = 16;
@@ -60,7 +60,7 @@ function markedAndRecalculated(pool: pg.Pool): Side {
       await startOver(pool);
       await setMarking(pool, true);
     },
-    run: async () => await insertSingleRows(pool, WRITERS, WRITE_MS, PAIR),
+    run: async () => await insertInLoops(pool, WRITERS, WRITE_MS, PAIR),
   };
 }
 
@@ -79,7 +79,7 @@ function keptBy(pool: pg.Pool, name: string, body: string): Side {
          for each row execute function keep_total()`,
       );
     },
-    run: async () => await insertSingleRows(pool, WRITERS, WRITE_MS, PAIR),
+    run: async () => await insertInLoops(pool, WRITERS, WRITE_MS, PAIR),
   };
 }
 

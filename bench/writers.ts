@@ -12,32 +12,61 @@ export async function setMarking(pool: pg.Pool, on: boolean): Promise<void> {
 }
 
 /**
- * Writers that insert one assignment per transaction, each in a session of its own, one after the
- * other, for a while: a loop inside PostgreSQL, so that no client is what is measured.
+ * Writers that insert one assignment per transaction, each on a connection of its own, one after
+ * the other, for a while, as programs do.
  *
- * @param pair of every assignment; a random one of those there are unless given.
+ * @param pairOf the pair of the next assignment.
  * @returns how many assignments were inserted.
  */
-export async function insertSingleRows(
+export async function insertAsPrograms(
   pool: pg.Pool,
   writers: number,
   durationMs: number,
-  pair?: Pair,
+  pairOf: () => Pair,
 ): Promise<number> {
-  const key = pair
-    ? `${pair.personId}, ${pair.occasionId}`
-    : `1 + floor(random() * persons)::bigint, 1 + floor(random() * occasions)::bigint`;
+  const until = performance.now() + durationMs;
+  const write = async (): Promise<number> => {
+    const client = await pool.connect();
+    let inserted = 0;
+    try {
+      for (; performance.now() < until; inserted += 1) {
+        const { personId, occasionId } = pairOf();
+        await client.query({
+          name: 'insert-assignment',
+          text: `insert into gift_persons (gift_id, person_id, occasion_id, amount)
+                 values (1, $1, $2, 1.25)`,
+          values: [personId, occasionId],
+        });
+      }
+    } finally {
+      client.release();
+    }
+    return inserted;
+  };
+  const counts = await Promise.all(Array.from({ length: writers }, write));
+  return counts.reduce((sum, count) => sum + count, 0);
+}
+
+/**
+ * Writers that insert one assignment of the pair per transaction in a loop inside PostgreSQL: what
+ * is measured is how they wait for each other, and no program's own time.
+ *
+ * @returns how many assignments were inserted.
+ */
+export async function insertInLoops(
+  pool: pg.Pool,
+  writers: number,
+  durationMs: number,
+  { personId, occasionId }: Pair,
+): Promise<number> {
   const write = async (): Promise<void> => {
     await pool.query(
       `do $$
-       declare
-         persons bigint := (select count(*) from persons);
-         occasions bigint := (select count(*) from occasions);
-         until timestamptz := clock_timestamp() + interval '${durationMs} ms';
+       declare until timestamptz := clock_timestamp() + interval '${durationMs} ms';
        begin
          while clock_timestamp() < until loop
            insert into gift_persons (gift_id, person_id, occasion_id, amount)
-           values (1, ${key}, 1.25);
+           values (1, ${personId}, ${occasionId}, 1.25);
            commit;
          end loop;
        end $$`,
