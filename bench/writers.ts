@@ -77,10 +77,10 @@ export async function insertInLoops(
   return (await lastAssignment(pool)) - before;
 }
 
-/** The ids are drawn without gaps, as nothing is rolled back. */
+/** The ids are drawn one by one, and nothing is rolled back. */
 async function lastAssignment(pool: pg.Pool): Promise<number> {
   const { rows } = await pool.query<{ id: string }>(
-    'select coalesce(max(id), 0) as id from gift_persons',
+    `select last_value as id from gift_persons_id_seq`,
   );
   return Number(rows[0]!.id);
 }
