@@ -13,7 +13,7 @@ const ROUNDS = 9;
 const EVENTS = 20_000;
 const PAIRS = 20;
 /** How many calls of the client are under way at once; fewer make the burst longer. */
-const CALLS = { burst: 400, slow: 100 };
+const CALLS = { burst: 1_000, slow: 100 };
 
 /** 20,000 events on 20 pairs through the client, whose totals are wrong before and in the middle. */
 export async function burst(): Promise<Outcome> {
