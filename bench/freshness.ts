@@ -14,6 +14,8 @@ import { setMarking, tidy, untilNothingIsPending } from './writers.ts';
 const ROUNDS = 9;
 const CHANGES_PER_SECOND = 500;
 const ROUND_MS = 2_500;
+/** How often the reader looks; each look takes time of the processors that do the work. */
+const LOOK_MS = 3;
 /** Not measured: whoever had nothing to do looks seldom, and has to be woken up. */
 const WARM_UP_MS = 500;
 
@@ -142,7 +144,7 @@ function watchStoredTotals(pool: pg.Pool) {
   let stopped = false;
   const watching = (async () => {
     while (!stopped) {
-      await sleep(1);
+      await sleep(LOOK_MS);
       if (waiting.size === 0) continue;
       const entries = [...waiting.values()];
       const { rows } = await pool.query<Pair & { total: string }>({
