@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { GiftEventClient } from '../src/events/client.ts';
 import type { Pair } from '../src/events/contract.ts';
 import type { QueueConnection } from '../src/queue.ts';
+import { pairColumns } from '../src/recalculation/pairs.ts';
 import { openBareQueue } from './bare-queue.ts';
 import { fill, makeTotalsWrong, mustBeRight, pairsInRandomOrder, USUAL_SIZE } from './data.ts';
 import { median, type Outcome } from './measure.ts';
@@ -103,7 +104,7 @@ async function untilRight(pool: pg.Pool, pairs: readonly Pair[]): Promise<void> 
          join unnest($1::bigint[], $2::bigint[]) as k (person_id, occasion_id)
               using (person_id, occasion_id)
         where b.budget_spent < 0`,
-      [pairs.map(({ personId }) => personId), pairs.map(({ occasionId }) => occasionId)],
+      pairColumns(pairs),
     );
     if (rows.length === 0) return;
     await sleep(1);

@@ -68,7 +68,8 @@ export async function measureDrains(options: DrainOptions): Promise<Drains> {
   }
 }
 
-function drainSide(name: string, pool: pg.Pool, queue: BareQueue, events: number): Side {
+/** A round: events on random pairs whose totals are wrong, until the last job is completed. */
+export function drainSide(name: string, pool: pg.Pool, queue: BareQueue, events: number): Side {
   return {
     name,
     async prepare() {

@@ -4,6 +4,7 @@ import type pg from 'pg';
 import { GiftEventClient } from '../src/events/client.ts';
 import { GIFT_EVENTS_QUEUE, type Pair } from '../src/events/contract.ts';
 import type { QueueConnection } from '../src/queue.ts';
+import { pairColumns, pairKey } from '../src/recalculation/pairs.ts';
 import { openBareQueue } from './bare-queue.ts';
 import { fill, mustBeRight, pairsInRandomOrder, USUAL_SIZE } from './data.ts';
 import { median, type Outcome, quantile } from './measure.ts';
@@ -153,13 +154,10 @@ function watchStoredTotals(pool: pg.Pool) {
                       budget_spent::text as total
                  from unnest($1::bigint[], $2::bigint[]) as k (person_id, occasion_id)
                  join person_occasions b using (person_id, occasion_id)`,
-        values: [
-          entries.map(({ pair }) => pair.personId),
-          entries.map(({ pair }) => pair.occasionId),
-        ],
+        values: pairColumns(entries.map(({ pair }) => pair)),
       });
-      for (const { personId, occasionId, total } of rows) {
-        const key = `${personId}-${occasionId}`;
+      for (const { total, ...pair } of rows) {
+        const key = pairKey(pair);
         if (waiting.get(key)?.total !== total) continue;
         waiting.get(key)!.seen();
         waiting.delete(key);
@@ -169,7 +167,7 @@ function watchStoredTotals(pool: pg.Pool) {
   return {
     watch: async (pair: Pair, total: string): Promise<void> =>
       await new Promise((seen) => {
-        waiting.set(`${pair.personId}-${pair.occasionId}`, { pair, total, seen });
+        waiting.set(pairKey(pair), { pair, total, seen });
       }),
     async stop() {
       stopped = true;

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import type { Pair } from '../src/events/contract.ts';
+import { pairColumns } from '../src/recalculation/pairs.ts';
 import { recalculate } from '../src/recalculation/recalculate.ts';
 import { type DataSize, fill, makeTotalsWrong, mustBeRight, pairsInRandomOrder } from './data.ts';
 import {
@@ -100,7 +101,7 @@ async function summed(name: string, pool: pg.Pool): Promise<Side> {
                 from budget_contributions c
                where c.person_id = k.person_id and c.occasion_id = k.occasion_id
             ) as c`,
-          [batch.map(({ personId }) => personId), batch.map(({ occasionId }) => occasionId)],
+          pairColumns(batch),
         );
       }),
   };

@@ -5,6 +5,7 @@ import { RecalculationBatcher } from '../src/recalculation/batch.ts';
 import { pairColumns } from '../src/recalculation/pairs.ts';
 import { recalculate as recalculatePairs } from '../src/recalculation/recalculate.ts';
 import { fill, makeTotalsWrong, mustBeRight, pairsInRandomOrder, USUAL_SIZE } from './data.ts';
+import { drainSide } from './drain.ts';
 import { measureAlternating, type Outcome, rateTable, ratioOf } from './measure.ts';
 import { type BareQueue, openBareQueue } from './bare-queue.ts';
 import { NAIVE_CONCURRENCY, runNaive } from './naive.ts';
@@ -53,19 +54,7 @@ async function measure(pool: pg.Pool, queue: BareQueue): Promise<Outcome> {
   );
   const measured = await measureAlternating(
     [
-      {
-        name: 'naive',
-        async prepare() {
-          await makeTotalsWrong(pool, few);
-          await queue.pause();
-          await queue.addOneByOne(few);
-        },
-        async run() {
-          await queue.resume();
-          await queue.untilDrained();
-          return few.length;
-        },
-      },
+      drainSide('naive', pool, queue, NAIVE_PAIRS),
       { name: 'naive, without its queue', run: async () => await runNaive(pool, few) },
       { name: 'one statement', prepare, run: async () => await runOneStatement(pool, pairs) },
       { name: 'ours', prepare, run: async () => (await batcher.recalculate(pairs)).length },

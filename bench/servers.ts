@@ -1,13 +1,8 @@
-import { execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { Redis } from 'ioredis';
+import { execFileSync } from 'node:child_process';
 import pg from 'pg';
 import { type Database, migrate, openDatabase } from '../src/database.ts';
 import { startEmbeddedPostgres } from '../src/embedded/server.ts';
+import { createOwnRedis, freePort } from '../test/support/outages.ts';
 
 /** What the benchmarks run on; all else is PostgreSQL's default, so commits wait for the disk. */
 const POSTGRES_SETTINGS = {
@@ -37,15 +32,11 @@ export interface BenchDatabase extends Database {
 export async function withPostgres<T>(work: (database: BenchDatabase) => Promise<T>): Promise<T> {
   const server = await startEmbeddedPostgres({ settings: POSTGRES_SETTINGS });
   try {
-    const database = await openDatabase(server.url, { poolMax: 40 });
-    try {
-      await migrate(database);
+    return await withMigrated(server.url, async (database) => {
       await database.pool.query('create extension pg_stat_statements');
       await printSettings(database.pool);
-      return await work({ ...database, url: server.url });
-    } finally {
-      await database.close();
-    }
+      return await work(database);
+    });
   } finally {
     await server.stop();
   }
@@ -65,10 +56,17 @@ export async function withDatabase<T>(
   await server.end();
   const url = new URL(serverUrl);
   url.pathname = `/${name}`;
-  const database = await openDatabase(url.href, { poolMax: 40 });
+  return await withMigrated(url.href, work);
+}
+
+async function withMigrated<T>(
+  url: string,
+  work: (database: BenchDatabase) => Promise<T>,
+): Promise<T> {
+  const database = await openDatabase(url, { poolMax: 40 });
   try {
     await migrate(database);
-    return await work({ ...database, url: url.href });
+    return await work({ ...database, url });
   } finally {
     await database.close();
   }
@@ -85,36 +83,14 @@ async function printSettings(pool: pg.Pool): Promise<void> {
 
 /** Runs the work on a Redis of its own, as production has it: append-only file, no eviction. */
 export async function withRedis<T>(work: (url: string) => Promise<T>): Promise<T> {
-  const directory = await mkdtemp(join(tmpdir(), 'gift-budgets-bench-'));
-  const port = await freePort();
-  const settings = ['--appendonly', 'yes', '--appendfsync', 'everysec', '--save', ''];
-  const flags = ['--port', String(port), '--bind', '127.0.0.1', '--dir', directory, ...settings];
-  const server = spawn('redis-server', flags, { stdio: 'ignore' });
-  const exited = once(server, 'exit');
+  const redis = createOwnRedis(await freePort());
+  await redis.start();
   try {
-    const url = `redis://127.0.0.1:${port}`;
-    await answers(url);
+    await redis.run('config', 'set', 'appendonly', 'yes');
     const version = execFileSync('redis-server', ['--version'], { encoding: 'utf8' });
     console.log(`Redis: ${/v=\S+/.exec(version)?.[0]} appendonly=yes appendfsync=everysec`);
-    return await work(url);
+    return await work(redis.connection.url);
   } finally {
-    server.kill();
-    await exited;
-    await rm(directory, { recursive: true });
+    await redis.stop();
   }
-}
-
-async function answers(url: string): Promise<void> {
-  const redis = new Redis(url, { maxRetriesPerRequest: 100, retryStrategy: () => 50 });
-  redis.on('error', () => {});
-  await redis.ping();
-  redis.disconnect();
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  return port;
 }

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Pair } from '../src/events/contract.ts';
+import { pairColumns } from '../src/recalculation/pairs.ts';
 
 const MARKING = ['inserted', 'updated', 'deleted'].map((what) => `gift_persons_mark_${what}`);
 
@@ -91,7 +92,7 @@ export async function insertBulk(pool: pg.Pool, pairs: readonly Pair[]): Promise
     `insert into gift_persons (gift_id, person_id, occasion_id, amount)
      select 1, person_id, occasion_id, 2.5
        from unnest($1::bigint[], $2::bigint[]) as k (person_id, occasion_id)`,
-    [pairs.map(({ personId }) => personId), pairs.map(({ occasionId }) => occasionId)],
+    pairColumns(pairs),
   );
   return rowCount!;
 }

@@ -1,4 +1,5 @@
 import type { JobsOptions } from 'bullmq';
+import { describeError } from '../describe-error.ts';
 import { openGiftEventsQueue, type OpenQueue, type QueueConnection } from '../queue.ts';
 import {
   type GiftEventInput,
@@ -137,7 +138,7 @@ export class GiftEventClient {
     if (failure && left > 0) {
       const { cause } = failure;
       const notSent = `${left} of ${keys.size} gift events were not sent`;
-      throw new GiftEventsNotSentError(`${notSent}: ${describe(cause)}`, { cause });
+      throw new GiftEventsNotSentError(`${notSent}: ${describeError(cause)}`, { cause });
     }
     return { jobs: keys.size };
   }
@@ -197,12 +198,6 @@ function keyOf(job: Job): JobKey {
 
 function changed(name: GiftEventName, pairs: Iterable<PairInput>): ChangedPair[] {
   return Array.from(pairs, (pair) => ({ name, pair }));
-}
-
-/** A refused connection says so in its code alone. */
-function describe(cause: unknown): string {
-  const { message, code } = cause as Error & { code?: string };
-  return message || code || String(cause);
 }
 
 interface Job {

@@ -1,5 +1,5 @@
+import { describeError } from '../describe-error.ts';
 import { openGiftEventsQueue, type QueueConnection } from '../queue.ts';
-import { describeError } from './sampled.ts';
 
 /** How many jobs the queue has in each state, or why that cannot be told. */
 export type QueueCounts =

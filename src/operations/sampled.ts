@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { describeError } from '../describe-error.ts';
 
 /** What was read last, or why nothing could be read. */
 export type Reading<T> =
@@ -54,12 +55,6 @@ export function sampled<T>(
     if (last !== undefined && now - last.at < LAST_ANSWER_STANDS_MS) return last.reading;
     return { problem: `no answer for ${Math.round((now - startedAt) / 1_000)} s` };
   };
-}
-
-/** The message of an error; where it has none (several addresses were tried), its code. */
-export function describeError(error: unknown): string {
-  const { message, code, name } = error as Error & { code?: string };
-  return message || code || name || String(error);
 }
 
 async function isSettledWithin(work: Promise<void>, timeoutMs: number): Promise<boolean> {

@@ -50,8 +50,6 @@ export class RecalculationBatcher {
    */
   async recalculate(pairs: readonly Pair[]): Promise<PairResult[]> {
     const distinct = distinctPairs(pairs);
-    if (distinct.length === 0) return [];
-    if (distinct.length <= this.#pairsMax) return await this.#enqueue(distinct);
     const results: Promise<PairResult[]>[] = [];
     for (let from = 0; from < distinct.length; from += this.#pairsMax) {
       results.push(this.#enqueue(distinct.slice(from, from + this.#pairsMax)));
