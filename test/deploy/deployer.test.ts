@@ -6,11 +6,11 @@ import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
-import { pendingMigrations } from '../src/database.ts';
-import { eventually } from './support/budgets.ts';
-import { createEmptyDatabase, type TestDatabase } from './support/servers.ts';
+import { pendingMigrations } from '../../src/database.ts';
+import { eventually } from '../support/budgets.ts';
+import { createEmptyDatabase, type TestDatabase } from '../support/servers.ts';
 
-const REPOSITORY = fileURLToPath(new URL('..', import.meta.url));
+const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url));
 const MIGRATIONS = (await readdir(join(REPOSITORY, 'migrations'))).length;
 const MIGRATION_NAME = /Migration2\d+_\w+/g;
 const INSTALL = '--prefer-offline --no-audit --no-fund --loglevel=error';
