@@ -12,6 +12,9 @@ export interface DataSize {
 /** What most benchmarks measure on. */
 export const USUAL_SIZE: DataSize = { pairs: 100_000, assignmentsPerPair: 10 };
 
+/** With a single one all writers would lock the same gift, and pay for that more than for marks. */
+export const GIFTS = 10_000;
+
 /**
  * Fills an empty database: budgets and assignments in random order, so that neither the rows of a
  * pair nor neighbouring pairs lie beside each other; every stored total is right, and no mark is left.
@@ -25,10 +28,10 @@ export async function fill(pool: pg.Pool, size: DataSize): Promise<void> {
   await pool.query(
     `insert into occasions (name) select 'o' || i from generate_series(1, ${occasions}) i`,
   );
-  await pool.query(`insert into gifts (name) values ('g')`);
+  await pool.query(`insert into gifts (name) select 'g' || i from generate_series(1, ${GIFTS}) i`);
   await withoutMarks(pool, [
     `insert into gift_persons (gift_id, person_id, occasion_id, amount)
-     select 1, p.id, o.id, round((random() * 100)::numeric, 2)
+     select 1 + floor(random() * ${GIFTS}), p.id, o.id, round((random() * 100)::numeric, 2)
        from persons p cross join occasions o
       cross join generate_series(1, ${size.assignmentsPerPair})
       order by random()`,

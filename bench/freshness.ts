@@ -6,7 +6,7 @@ import { GIFT_EVENTS_QUEUE, type Pair } from '../src/events/contract.ts';
 import type { QueueConnection } from '../src/queue.ts';
 import { pairColumns, pairKey } from '../src/recalculation/pairs.ts';
 import { openBareQueue } from './bare-queue.ts';
-import { fill, mustBeRight, pairsInRandomOrder, USUAL_SIZE } from './data.ts';
+import { fill, GIFTS, mustBeRight, pairsInRandomOrder, USUAL_SIZE } from './data.ts';
 import { median, type Outcome, quantile } from './measure.ts';
 import { withPostgres, withRedis } from './servers.ts';
 import { startOurs, startSide } from './worker-process.ts';
@@ -130,7 +130,7 @@ async function change(pool: pg.Pool, { personId, occasionId }: Pair): Promise<st
     name: 'change',
     text: `with inserted as (
              insert into gift_persons (gift_id, person_id, occasion_id, amount)
-             values (1, $1, $2, 0.01)
+             values (1 + floor(random() * ${GIFTS}), $1, $2, 0.01)
            )
            select (budget_spent + 0.01)::text as total
              from person_occasions where person_id = $1 and occasion_id = $2`,

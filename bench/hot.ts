@@ -32,17 +32,20 @@ export async function hot(): Promise<Outcome> {
         const worker = await startOurs(url, { backend: 'redis', url: redisUrl });
         try {
           const sides = Object.entries(TRIGGERS).map(([name, body]) => keptBy(pool, name, body));
-          const [marks, increment, sum] = await measureAlternating(
-            [markedAndRecalculated(pool), ...sides],
+          const [marks, increment, sum, none] = await measureAlternating(
+            [markedAndRecalculated(pool), ...sides, unkept(pool)],
             ROUNDS,
           );
           await untilNothingIsPending(pool);
           await mustBeRight(pool);
           return {
-            table: rateTable([marks!, increment!, sum!], 'assignments/s'),
+            table: rateTable([marks!, increment!, sum!, none!], 'assignments/s'),
             figures: [
               { key: 'vs_increment_trigger', value: ratioOf(marks!, increment!), atLeast: 5 },
               { key: 'vs_sum_trigger', value: ratioOf(marks!, sum!), atLeast: 8 },
+              // What these writers can reach at all, with nobody who keeps a total.
+              { key: 'none_vs_increment_trigger', value: ratioOf(none!, increment!) },
+              { key: 'none_vs_sum_trigger', value: ratioOf(none!, sum!) },
             ],
           };
         } finally {
@@ -78,6 +81,17 @@ function keptBy(pool: pg.Pool, name: string, body: string): Side {
         `create or replace trigger keep_total after insert on gift_persons
          for each row execute function keep_total()`,
       );
+    },
+    run: async () => await insertInLoops(pool, WRITERS, WRITE_MS, PAIR),
+  };
+}
+
+function unkept(pool: pg.Pool): Side {
+  return {
+    name: 'no total kept at all',
+    async prepare() {
+      await pool.query('drop trigger if exists keep_total on gift_persons');
+      await startOver(pool);
     },
     run: async () => await insertInLoops(pool, WRITERS, WRITE_MS, PAIR),
   };

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Pair } from '../src/events/contract.ts';
 import { pairColumns } from '../src/recalculation/pairs.ts';
+import { GIFTS } from './data.ts';
 
 const MARKING = ['inserted', 'updated', 'deleted'].map((what) => `gift_persons_mark_${what}`);
 
@@ -35,8 +36,8 @@ export async function insertAsPrograms(
         await client.query({
           name: 'insert-assignment',
           text: `insert into gift_persons (gift_id, person_id, occasion_id, amount)
-                 values (1, $1, $2, 1.25)`,
-          values: [personId, occasionId],
+                 values ($1, $2, $3, 1.25)`,
+          values: [1 + Math.floor(Math.random() * GIFTS), personId, occasionId],
         });
       }
     } finally {
@@ -67,7 +68,7 @@ export async function insertInLoops(
        begin
          while clock_timestamp() < until loop
            insert into gift_persons (gift_id, person_id, occasion_id, amount)
-           values (1, ${personId}, ${occasionId}, 1.25);
+           values (1 + floor(random() * ${GIFTS}), ${personId}, ${occasionId}, 1.25);
            commit;
          end loop;
        end $$`,
@@ -90,7 +91,7 @@ async function lastAssignment(pool: pg.Pool): Promise<number> {
 export async function insertBulk(pool: pg.Pool, pairs: readonly Pair[]): Promise<number> {
   const { rowCount } = await pool.query(
     `insert into gift_persons (gift_id, person_id, occasion_id, amount)
-     select 1, person_id, occasion_id, 2.5
+     select 1 + floor(random() * ${GIFTS}), person_id, occasion_id, 2.5
        from unnest($1::bigint[], $2::bigint[]) as k (person_id, occasion_id)`,
     pairColumns(pairs),
   );

@@ -29,6 +29,13 @@ export interface CatchUpOptions {
 /** A pass over the marks starts again from the oldest after this long at the latest. */
 const PASS_MAX_MS = 1_000;
 
+/**
+ * How many pages are recalculated at once when the last was full: one leaves the processor of the
+ * database idle while ours works, and the other way round. Not when it had few pairs with many
+ * marks each: two pages of one pair would hold up each other.
+ */
+const PAGES_AT_ONCE = 2;
+
 /** A slow look (an old snapshot keeps dead marks in the way) is followed by a pause this long. */
 const PAUSE_PER_LOOK = 4;
 
@@ -84,10 +91,15 @@ export async function catchUpOnce(
 ): Promise<boolean> {
   let recalculated = false;
   let afterId: string | undefined = '0';
+  let pagesAtOnce = 1;
   for (const deadline = passDeadline(); afterId !== undefined && inTime(deadline, signal);) {
-    const page = await recalculateMarked(options, afterId);
-    recalculated ||= page.results.some((result) => result.outcome !== 'busy');
-    afterId = page.lastId;
+    const pages = await recalculatePages(options, afterId, pagesAtOnce);
+    recalculated ||= pages.some(({ results }) => results.some(({ outcome }) => outcome !== 'busy'));
+    // A page that is not full has seen all that no other page has locked.
+    const isEnd = pages.some(({ lastId }) => lastId === undefined);
+    afterId = isEnd ? undefined : maxId(pages.map(({ lastId }) => lastId!));
+    const isOfFew = pages.some(({ results }) => results.length < options.pairsMax / 2);
+    pagesAtOnce = isOfFew ? 1 : PAGES_AT_ONCE;
   }
   let walking = true;
   for (const deadline = passDeadline(); walking && inTime(deadline, signal);) {
@@ -95,6 +107,27 @@ export async function catchUpOnce(
     recalculated ||= walking;
   }
   return recalculated;
+}
+
+/** Several pages of the same marks: each picks what the others have not locked. */
+async function recalculatePages(
+  options: CatchUpOptions,
+  afterId: string,
+  count: number,
+): Promise<Page[]> {
+  // All end before one fails the look: no page is left running behind it.
+  const pages = await Promise.allSettled(
+    Array.from({ length: count }, () => recalculateMarked(options, afterId)),
+  );
+  return pages.map((page) => {
+    if (page.status === 'rejected') throw page.reason;
+    return page.value;
+  });
+}
+
+/** Ids are bigints as decimal strings. */
+function maxId(ids: readonly string[]): string {
+  return ids.reduce((max, id) => (BigInt(id) > BigInt(max) ? id : max));
 }
 
 function passDeadline(): number {
@@ -105,11 +138,16 @@ function inTime(deadline: number, signal: AbortSignal): boolean {
   return !signal.aborted && performance.now() < deadline;
 }
 
-/** @returns `lastId` only where more marks may follow: the page was full. */
+interface Page {
+  readonly results: readonly PairResult[];
+  /** The id of its last mark, only where more may follow: the page was full. */
+  readonly lastId: string | undefined;
+}
+
 async function recalculateMarked(
   { pool, pairsMax, graceMs, observer }: CatchUpOptions,
   afterId: string,
-): Promise<{ results: readonly PairResult[]; lastId: string | undefined }> {
+): Promise<Page> {
   const options = { alreadyMarked: true };
   const startedAt = performance.now();
   let pairs: readonly Pair[] = [];
