@@ -2,11 +2,11 @@ import {
   createPostgresBackend,
   Queue,
   runMigrations,
-  type KeepJobs,
   type PostgresPoolConfig,
   type Processor,
   type RedisConnectionClient,
   type Worker,
+  type WorkerOptions,
 } from 'bullmq';
 import { Redis } from 'ioredis';
 import { once } from 'node:events';
@@ -32,9 +32,18 @@ export type QueueConnection =
       readonly schema?: string;
     };
 
-/** How many jobs of each kind BullMQ keeps for people to look at. */
-const KEEP_COMPLETED: KeepJobs = { count: 1_000 };
-const KEEP_FAILED: KeepJobs = { count: 10_000 };
+/**
+ * Which finished jobs BullMQ keeps for people to look at. In PostgreSQL by their age in seconds: to
+ * keep a number, each job that ends reads all those that are kept (8 ms for a thousand), and deletes
+ * some that BullMQ's check for stalled jobs still holds, which holds up or deadlocks with the rest.
+ */
+const KEPT: Record<
+  QueueConnection['backend'],
+  Pick<WorkerOptions, 'removeOnComplete' | 'removeOnFail'>
+> = {
+  redis: { removeOnComplete: { count: 1_000 }, removeOnFail: { count: 10_000 } },
+  postgres: { removeOnComplete: { age: 60 }, removeOnFail: { age: 14 * 24 * 60 * 60 } },
+};
 
 /**
  * A killed worker's jobs are taken up by another after about 5 s on Redis and 7 s on PostgreSQL
@@ -202,8 +211,7 @@ export function createGiftEventsWorker(
     ...STALLS,
     concurrency,
     autorun: false,
-    removeOnComplete: KEEP_COMPLETED,
-    removeOnFail: KEEP_FAILED,
+    ...KEPT[connection.backend],
     // How soon a worker tries again after its connection failed; BullMQ's default is 15 s.
     runRetryDelay: 1_000,
   };

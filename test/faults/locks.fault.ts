@@ -7,7 +7,9 @@ import { writeMarks } from '../../src/recalculation/write-marks.ts';
 import { countMarks, eventually, markedPairs, spent, wrongTotals } from '../support/budgets.ts';
 import { expectAtRest } from './support/at-rest.ts';
 import { startWriters, type Written } from './support/load.ts';
+import type { Program } from '../support/run-program.ts';
 import {
+  type Backend,
   bareSender,
   describeQueues,
   openScene,
@@ -69,8 +71,10 @@ describeQueues('sessions that lock budget rows in orders of their own', (backend
   it('are never victims of a deadlock with a recalculation', async () => {
     const scene = await openScene(backend, { persons: 60, occasions: 4 });
     const { database, queue } = scene;
-    await startWorkerProcess(database, queue);
-    await startWorkerProcess(database, queue);
+    const workers = [
+      await startWorkerProcess(database, queue),
+      await startWorkerProcess(database, queue),
+    ];
     const deadlocksBefore = await countDeadlocks(database.pool);
     // Writers change all but the persons that are to be removed: those two would deadlock with
     // each other. What is removed is recalculated all along too, by marks and events for nothing.
@@ -103,7 +107,7 @@ describeQueues('sessions that lock budget rows in orders of their own', (backend
       `${edits} edits of ${shares[0]!.length} rows each, ${persons.length} persons removed, ` +
       `all pairs recalculated ${nudges} times meanwhile; ${deadlocks} deadlocks`;
     await expectAtRest(database.pool, queue, { name: 'rows in opposite orders', written, note });
-    expect(deadlocks).toBe(0);
+    expectNoDeadlocks(backend, deadlocks, workers);
   }, 120_000);
 });
 
@@ -147,8 +151,7 @@ async function holdUpNobody(scene: Scene, name: string, hold: Hold): Promise<voi
     `others right within ${Math.round(slowestMs)} ms one by one and ${Math.round(othersMs)} ms ` +
     `after the load; the held pair had ${marksOfHeld} marks; ${deadlocks} deadlocks`;
   await expectAtRest(database.pool, queue, { name: `row held by ${name}`, written, note });
-  expect(deadlocks).toBe(0);
-  expect(worker.err).not.toContain('40P01');
+  expectNoDeadlocks(queue.backend, deadlocks, [worker]);
 }
 
 async function connect({ url }: { readonly url: string }): Promise<pg.Client> {
@@ -240,6 +243,18 @@ async function nudgeUntil(
     await sleep(20);
   }
   return nudges;
+}
+
+/**
+ * Sessions of the tests fail by themselves when they are victims; a recalculation says so and tries
+ * again. PostgreSQL counts those of BullMQ's jobs among each other too, where the queue is in it.
+ */
+function expectNoDeadlocks(backend: Backend, counted: number, workers: readonly Program[]): void {
+  if (backend === 'redis') expect(counted).toBe(0);
+  const victims = workers
+    .flatMap(({ err }) => err.split('\n'))
+    .filter((line) => line.includes('40P01') && !line.includes('"queue error"'));
+  expect(victims).toEqual([]);
 }
 
 async function countDeadlocks(db: Queryable): Promise<number> {

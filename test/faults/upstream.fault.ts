@@ -100,7 +100,7 @@ async function completed({ queue }: Scene, jobId: string): Promise<void> {
   await open.connected();
   await eventually(
     async () => await open.queue.getJobState(jobId),
-    // Of the completed ones the queue keeps only the last thousand.
+    // Of the completed ones the queue keeps only the last.
     (state) => state === 'completed' || state === 'unknown',
   );
   await open.close();

@@ -87,7 +87,7 @@ async function untilTakenUp({ queue }: OpenQueue, active: readonly Job[]): Promi
     const now = await Promise.all(left.map(async ({ id }) => await queue.getJob(id!)));
     left = left.filter((before, place) => {
       const job = now[place];
-      // Of the completed ones the queue keeps only the last thousand.
+      // Of the completed ones the queue keeps only the last.
       const isStartedAgain = job && job.attemptsStarted > before.attemptsStarted;
       if (!isStartedAgain && job && job.finishedOn === undefined) return true;
       if (isStartedAgain) restarted += 1;
