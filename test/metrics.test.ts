@@ -18,7 +18,7 @@ describeBackends('/metrics', (open) => {
     queue = await open(database);
     pairs = await seedPairs(database.pool, 3, 1);
     await assignBehindTriggers(database.pool, pairs[2]!, '7.00');
-    app = await openApp(database, queue, { GIFT_BUDGETS_SWEEP_INTERVAL_MS: '1000' });
+    app = await openApp(database, queue, { GIFT_BUDGETS_SWEEP_INTERVAL_MS: '3000' });
   });
   afterAll(async () => {
     await app.stop();
@@ -70,6 +70,9 @@ describeBackends('/metrics', (open) => {
   it('counts the drift that sweeps found and repaired', async () => {
     const metrics = await becomes('drifted_pairs_total{outcome="repaired"}', 1);
     expect(metrics.get('gift_budgets_swept_pairs_total')).toBeGreaterThan(0);
+    await becomes('last_sweep_drifted_pairs', 0);
+    await assignBehindTriggers(database.pool, pairs[2]!, '1.00');
+    await becomes('last_sweep_drifted_pairs', 1);
     const finished = 'gift_budgets_last_sweep_finished_timestamp_seconds';
     await eventually(read, (now) => Math.abs(now.get(finished)! - Date.now() / 1_000) < 60);
   });

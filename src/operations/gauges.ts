@@ -1,4 +1,5 @@
 import { Gauge, type Registry } from 'prom-client';
+import type { Sweep } from '../recalculation/sweep-record.ts';
 import { readReadiness } from './readiness.ts';
 import type { Reading } from './sampled.ts';
 import type { Vitals } from './vitals.ts';
@@ -38,10 +39,22 @@ export function addGauges(registry: Registry, vitals: Vitals): void {
     'last_sweep_finished_timestamp_seconds',
     'When the last finished sweep ended; NaN where none did.',
     vitals.sweeps,
-    (sweeps) => Number(sweeps.find(({ finishedAt }) => finishedAt)?.finishedAt ?? NaN) / 1_000,
+    (sweeps) => Number(lastFinished(sweeps)?.finishedAt ?? NaN) / 1_000,
+  );
+  // Of the store, unlike the counter of this process: told also where `repair` found it, or a process
+  // that ended before anybody asked it.
+  gauge(
+    'last_sweep_drifted_pairs',
+    'Drift that the last finished sweep found; NaN where none did finish.',
+    vitals.sweeps,
+    (sweeps) => lastFinished(sweeps)?.drifted ?? NaN,
   );
   addQueueGauge(registry, vitals);
   addReadyGauge(registry, vitals);
+}
+
+function lastFinished(sweeps: readonly Sweep[]): Sweep | undefined {
+  return sweeps.find(({ finishedAt }) => finishedAt !== null);
 }
 
 function addQueueGauge(registry: Registry, vitals: Vitals): void {
