@@ -3,8 +3,12 @@ import { readReadiness } from './readiness.ts';
 import type { Reading } from './sampled.ts';
 import type { Vitals } from './vitals.ts';
 
-/** Gauges, read when somebody asks; NaN or left out where they cannot be. */
-export function addGauges(registry: Registry, vitals: Vitals): void {
+/**
+ * Gauges, read when somebody asks; NaN or left out where they cannot be.
+ *
+ * @param isHealthy whether this process makes progress.
+ */
+export function addGauges(registry: Registry, vitals: Vitals, isHealthy: () => boolean): void {
   const gauge = <T>(
     name: string,
     help: string,
@@ -40,8 +44,26 @@ export function addGauges(registry: Registry, vitals: Vitals): void {
     vitals.sweeps,
     (sweeps) => Number(sweeps.find(({ finishedAt }) => finishedAt)?.finishedAt ?? NaN) / 1_000,
   );
+  gauge(
+    'last_sweep_drifted_pairs',
+    'Drift that the last finished sweep found; NaN where none did.',
+    vitals.sweeps,
+    (sweeps) => sweeps.find(({ finishedAt }) => finishedAt)?.drifted ?? NaN,
+  );
+  addHealthyGauge(registry, isHealthy);
   addQueueGauge(registry, vitals);
   addReadyGauge(registry, vitals);
+}
+
+function addHealthyGauge(registry: Registry, isHealthy: () => boolean): void {
+  new Gauge({
+    name: 'gift_budgets_healthy',
+    help: 'Whether this process makes progress: 1 or 0.',
+    registers: [registry],
+    collect() {
+      this.set(isHealthy() ? 1 : 0);
+    },
+  });
 }
 
 function addQueueGauge(registry: Registry, vitals: Vitals): void {
