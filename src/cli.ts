@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import { configCommand } from './commands/config.ts';
 import { type CommandContext, CommandError } from './commands/context.ts';
 import { demoCommand } from './commands/demo.ts';
+import { doctorCommand } from './commands/doctor.ts';
 import { enqueueCommand } from './commands/enqueue.ts';
 import { explainCommand } from './commands/explain.ts';
 import { failuresCommand } from './commands/failures.ts';
@@ -73,6 +74,7 @@ Exit codes: 0 done, 1 not done (the message says why), 130 interrupted. Some com
   .addCommand(migrateCommand(context))
   .addCommand(startCommand(context))
   .addCommand(configCommand(context))
+  .addCommand(doctorCommand(context))
   .addCommand(importCommand(context))
   .addCommand(enqueueCommand(context))
   .addCommand(showCommand(context))

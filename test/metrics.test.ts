@@ -5,6 +5,7 @@ import type { Pair } from '../src/events/contract.ts';
 import { openGiftEventsQueue, type QueueConnection } from '../src/queue.ts';
 import { openApp, type TestApp } from './support/app.ts';
 import { assign, assignBehindTriggers, eventually, seedPairs } from './support/budgets.ts';
+import { readMetrics } from './support/metrics.ts';
 import { createTestDatabase, describeBackends, type TestDatabase } from './support/servers.ts';
 
 describeBackends('/metrics', (open) => {
@@ -25,16 +26,7 @@ describeBackends('/metrics', (open) => {
     await database.close();
   });
 
-  const read = async (): Promise<Map<string, number>> => {
-    const text = await (await fetch(`${app.url}/metrics`)).text();
-    const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
-    return new Map(
-      lines.map((line) => {
-        const space = line.lastIndexOf(' ');
-        return [line.slice(0, space), Number(line.slice(space + 1))];
-      }),
-    );
-  };
+  const read = async () => await readMetrics(app.url);
   const becomes = async (series: string, value: number) =>
     await eventually(read, (metrics) => metrics.get(`gift_budgets_${series}`) === value, 20_000);
 
@@ -82,6 +74,7 @@ describeBackends('/metrics', (open) => {
     await becomes('pending_pairs', 0);
     const metrics = await becomes('ready{part="queue"}', 1);
     expect(metrics.get('gift_budgets_ready{part="migrations"}')).toBe(1);
+    expect(metrics.get('gift_budgets_healthy')).toBe(1);
     expect(metrics.get('process_start_time_seconds')).toBeGreaterThan(1e9);
   });
 

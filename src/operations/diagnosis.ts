@@ -77,23 +77,28 @@ function sayOtherRule(budget: ExplainedBudget): string[] {
 }
 
 function sayHolder(holder: RowHolder): string {
-  const until = 'nothing can be stored until it ends';
+  const { who, howToEnd } = describeHolder(holder);
+  return `The row is held by ${who}: nothing can be stored until it ends; ${howToEnd} ends it.`;
+}
+
+/** Who it is, in words, and the SQL that ends it. */
+export function describeHolder(holder: RowHolder): { who: string; howToEnd: string } {
   if (holder.kind === 'prepared') {
     const gid = `'${holder.gid.replaceAll("'", "''")}'`;
-    return (
-      `The row is held by the prepared transaction ${gid} for ` +
-      `${clock(holder.transactionSeconds)}: ${until}; COMMIT PREPARED ${gid} or ` +
-      `ROLLBACK PREPARED ${gid} ends it.`
-    );
+    return {
+      who: `the prepared transaction ${gid} for ${clock(holder.transactionSeconds)}`,
+      howToEnd: `COMMIT PREPARED ${gid} or ROLLBACK PREPARED ${gid}`,
+    };
   }
   const { pid, applicationName, state, transactionSeconds } = holder;
   const age =
     transactionSeconds === null ? '' : `, its transaction ${clock(transactionSeconds)} old`;
-  return (
-    `The row is held by pid ${pid} (${applicationName || 'no application name'}, ` +
-    `${state ?? 'a session of another role'}${age}): ${until}; ` +
-    `SELECT pg_terminate_backend(${pid}) ends it.`
-  );
+  return {
+    who:
+      `pid ${pid} (${applicationName || 'no application name'}, ` +
+      `${state ?? 'a session of another role'}${age})`,
+    howToEnd: `SELECT pg_terminate_backend(${pid})`,
+  };
 }
 
 /** The age of the oldest mark that has it recalculated; null where there is none. */

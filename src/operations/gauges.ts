@@ -4,8 +4,12 @@ import { readReadiness } from './readiness.ts';
 import type { Reading } from './sampled.ts';
 import type { Vitals } from './vitals.ts';
 
-/** Gauges, read when somebody asks; NaN or left out where they cannot be. */
-export function addGauges(registry: Registry, vitals: Vitals): void {
+/**
+ * Gauges, read when somebody asks; NaN or left out where they cannot be.
+ *
+ * @param isHealthy whether this process makes progress.
+ */
+export function addGauges(registry: Registry, vitals: Vitals, isHealthy: () => boolean): void {
   const gauge = <T>(
     name: string,
     help: string,
@@ -49,12 +53,24 @@ export function addGauges(registry: Registry, vitals: Vitals): void {
     vitals.sweeps,
     (sweeps) => lastFinished(sweeps)?.drifted ?? NaN,
   );
+  addHealthyGauge(registry, isHealthy);
   addQueueGauge(registry, vitals);
   addReadyGauge(registry, vitals);
 }
 
 function lastFinished(sweeps: readonly Sweep[]): Sweep | undefined {
   return sweeps.find(({ finishedAt }) => finishedAt !== null);
+}
+
+function addHealthyGauge(registry: Registry, isHealthy: () => boolean): void {
+  new Gauge({
+    name: 'gift_budgets_healthy',
+    help: 'Whether this process makes progress: 1 or 0.',
+    registers: [registry],
+    collect() {
+      this.set(isHealthy() ? 1 : 0);
+    },
+  });
 }
 
 function addQueueGauge(registry: Registry, vitals: Vitals): void {

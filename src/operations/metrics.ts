@@ -37,11 +37,13 @@ const DRIFT_OUTCOMES: readonly Finding['outcome'][] = [
 /**
  * The metrics of this process, and of the stores as they are at the moment of asking. Their names
  * and labels are an interface: docs/operating.md has all of them in a table.
+ *
+ * @param isHealthy whether this process makes progress.
  */
-export function createMetrics(vitals: Vitals): Metrics {
+export function createMetrics(vitals: Vitals, isHealthy: () => boolean): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  addGauges(registry, vitals);
+  addGauges(registry, vitals, isHealthy);
   return {
     observer: countWork(registry),
     contentType: registry.contentType,

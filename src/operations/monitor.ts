@@ -48,8 +48,8 @@ export async function createMonitor(options: MonitorOptions): Promise<Monitor> {
   });
   const queue = openGiftEventsQueue(options.queue, (error) => observer.queueError?.(error));
   const vitals = createVitals({ db: pool, queue, lookAtSchema: schemaWatch.look });
-  const metrics = createMetrics(vitals);
   const progress = createProgress(() => schemaWatch.fit().state !== 'fits');
+  const metrics = createMetrics(vitals, () => progress.whatStandsStill() === null);
   const rates = createWorkRates();
   let lastEventAt = performance.now();
   const observer = tellAll([

@@ -191,6 +191,35 @@ async function holdersOf(db: Queryable, transactions: readonly string[]): Promis
   return rows.map(toHolder);
 }
 
+/**
+ * The transactions that have changed budgets, or locked their table, and have not ended for so long.
+ * Who has only locked rows for a key (an assignment that is not committed) is not among them.
+ */
+export async function findLongHolders(db: Queryable, seconds: number): Promise<RowHolder[]> {
+  const { rows } = await db.query(
+    `select distinct r.pid, x.gid,
+            coalesce(a.application_name, '') as "applicationName", a.state,
+            extract(epoch from clock_timestamp() - coalesce(x.prepared, a.xact_start))::float8
+              as "transactionSeconds",
+            left(a.query, 200) as query
+       from pg_locks r
+       left join pg_stat_activity a on a.pid = r.pid
+       left join pg_locks own
+         on r.pid is null and own.pid is null and own.locktype = 'transactionid'
+        and own.virtualtransaction = r.virtualtransaction
+       left join pg_prepared_xacts x on x.transaction = own.transactionid
+      where r.locktype = 'relation' and r.granted
+        and r.database = (select oid from pg_database where datname = current_database())
+        and r.relation = 'person_occasions'::regclass
+        and r.mode in ('RowExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                       'AccessExclusiveLock')
+        and coalesce(x.prepared, a.xact_start) <= clock_timestamp() - make_interval(secs => $1)
+      order by r.pid, x.gid`,
+    [seconds],
+  );
+  return rows.map(toHolder);
+}
+
 function toHolder(row: Record<string, unknown>): RowHolder {
   const { pid, gid, transactionSeconds, ...session } = row;
   return gid === null

@@ -61,11 +61,14 @@ const ANSWER_TIMEOUT_MS = 20_000;
 const CONNECT_TIMEOUT_MS = 2_000;
 
 /** Connections of their own: who looks must not take those of the work, and must not hang. */
-export function createVitalsPool(connectionString: string): pg.Pool {
+export function createVitalsPool(
+  connectionString: string,
+  applicationName = 'gift-budgets monitor',
+): pg.Pool {
   const pool = new pg.Pool({
     connectionString,
     max: 2,
-    application_name: 'gift-budgets monitor',
+    application_name: applicationName,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     query_timeout: ANSWER_TIMEOUT_MS,
     statement_timeout: ANSWER_TIMEOUT_MS,

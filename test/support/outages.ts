@@ -14,14 +14,17 @@ export type OwnRedis = ReturnType<typeof createOwnRedis>;
 export function createOwnRedis(onPort: number) {
   let server: { process: ChildProcess; directory: string } | undefined;
   const url = `redis://127.0.0.1:${onPort}`;
-  async function run(command: string, ...args: string[]): Promise<void> {
+  async function ask(command: string, ...args: string[]): Promise<unknown> {
     const admin = new Redis(url, { retryStrategy: () => 50, maxRetriesPerRequest: 100 });
     admin.on('error', () => {});
-    await admin.call(command, ...args);
-    admin.disconnect();
+    return await admin.call(command, ...args).finally(() => admin.disconnect());
+  }
+  async function run(command: string, ...args: string[]): Promise<void> {
+    await ask(command, ...args);
   }
   return {
     connection: { backend: 'redis', url } satisfies QueueConnection,
+    ask,
     run,
     async start() {
       const directory = await mkdtemp(join(tmpdir(), 'gift-budgets-redis-'));
