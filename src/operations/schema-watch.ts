@@ -96,7 +96,7 @@ export async function startSchemaWatch(
  * A later version's migration is one that this version does not know and whose name sorts behind all
  * that it knows: names begin with the time they were written.
  */
-async function readSchemaFit(db: Queryable, known: readonly string[]): Promise<SchemaFit> {
+export async function readSchemaFit(db: Queryable, known: readonly string[]): Promise<SchemaFit> {
   const applied = await readApplied(db);
   const missing = known.filter((name) => !applied.has(name));
   if (missing.length > 0) return { state: 'older', missing };

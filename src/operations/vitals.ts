@@ -61,14 +61,15 @@ const ANSWER_TIMEOUT_MS = 20_000;
 const CONNECT_TIMEOUT_MS = 2_000;
 
 /** Connections of their own: who looks must not take those of the work, and must not hang. */
-export function createVitalsPool(connectionString: string): pg.Pool {
+export function createVitalsPool(connectionString: string, pooled: boolean): pg.Pool {
   const pool = new pg.Pool({
     connectionString,
     max: 2,
     application_name: 'gift-budgets monitor',
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     query_timeout: ANSWER_TIMEOUT_MS,
-    statement_timeout: ANSWER_TIMEOUT_MS,
+    // A pooler in transaction mode takes no setting for a session.
+    ...(pooled ? {} : { statement_timeout: ANSWER_TIMEOUT_MS }),
   });
   pool.on('error', () => {});
   return pool;
