@@ -175,6 +175,7 @@ describeBackends('a gift event', (open) => {
       await assign(database.upstream.pool, pairs[0]!, '7.00');
       await database.pool.query(`
         create sequence faults;
+        grant usage on sequence faults to public;
         create function fault() returns trigger language plpgsql as $$
         begin
           if nextval('faults') <= 3 then

@@ -49,7 +49,7 @@ The migrator's part is for before the first migration, all others need the table
 
 Which role a command needs
   migrator  migrate, and mikro-orm migration:up
-  worker    start, repair, failures --retry, enqueue, status, and explain to tell who holds a row
+  worker    start, fill, repair, failures --retry, enqueue, status, and explain to tell who holds a row
   reader    show, verify, explain, failures, and BudgetReader in programs of your own
   upstream  import, and your service
 
