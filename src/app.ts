@@ -43,6 +43,7 @@ export async function startApp(
   try {
     const monitor = await createMonitor({
       databaseUrl: stores.databaseUrl,
+      pooled: config.pooler === 'transaction',
       queue: stores.queue,
       knownMigrations: await knownMigrations(),
       observer: options.observer ?? logObserver(log),

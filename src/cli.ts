@@ -8,6 +8,8 @@ import { doctorCommand } from './commands/doctor.ts';
 import { enqueueCommand } from './commands/enqueue.ts';
 import { explainCommand } from './commands/explain.ts';
 import { failuresCommand } from './commands/failures.ts';
+import { fillCommand } from './commands/fill.ts';
+import { grantsCommand } from './commands/grants.ts';
 import { importCommand } from './commands/import.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { reachDatabase } from './commands/reach-database.ts';
@@ -22,6 +24,7 @@ import { createLogger } from './operations/log.ts';
 import { openStores } from './stores.ts';
 
 const NOT_MIGRATED = new Set(['42P01', '42703']); // undefined table, undefined column
+const NOT_PERMITTED = '42501';
 
 /** Signals this close together are one. */
 const SAME_SIGNAL_MS = 500;
@@ -36,7 +39,13 @@ const context: CommandContext = {
   settings: () => showSettings(process.env),
   log: () => (log ??= createLogger(context.config().logLevel)),
   async withStores(work, options) {
-    const { databaseUrl } = context.config();
+    const { databaseUrl, pooler } = context.config();
+    if (options?.sessionFor !== undefined && pooler === 'transaction') {
+      throw new CommandError(
+        `${options.sessionFor} needs a session of its own, and GIFT_BUDGETS_POOLER=transaction says that ` +
+          'DATABASE_URL leads to a pooler: name the server itself, and unset it',
+      );
+    }
     if (databaseUrl !== undefined && options?.privateServer !== true) {
       await reachDatabase(databaseUrl);
     }
@@ -50,8 +59,8 @@ const context: CommandContext = {
       await stores.close();
     }
   },
-  withDatabase: async (work) =>
-    await context.withStores(async ({ database }) => await work(database)),
+  withDatabase: async (work, options) =>
+    await context.withStores(async ({ database }) => await work(database), options),
   print: (text) => process.stdout.write(`${text}\n`),
   warn: (text) => process.stderr.write(`${text}\n`),
   setExitCode: (code) => (process.exitCode = code),
@@ -72,6 +81,8 @@ Exit codes: 0 done, 1 not done (the message says why), 130 interrupted. Some com
   .showSuggestionAfterError()
   .addCommand(demoCommand(context))
   .addCommand(migrateCommand(context))
+  .addCommand(grantsCommand(context))
+  .addCommand(fillCommand(context))
   .addCommand(startCommand(context))
   .addCommand(configCommand(context))
   .addCommand(doctorCommand(context))
@@ -136,6 +147,9 @@ function describe(error: unknown): string {
   const { code } = error as { code?: string };
   if (code !== undefined && NOT_MIGRATED.has(code)) {
     return `error: ${error.message}: the database is not migrated; run "gift-budgets migrate"`;
+  }
+  if (code === NOT_PERMITTED) {
+    return `error: ${error.message}: "gift-budgets help grants" says what each command needs`;
   }
   const message = error.message || code || error.name;
   return config?.logLevel === 'debug' ? `error: ${error.stack ?? message}` : `error: ${message}`;

@@ -9,6 +9,8 @@ export type Config = Readonly<{
   databaseUrl: string | undefined;
   /** Where Redis is; without it the queue lives in PostgreSQL. */
   redisUrl: string | undefined;
+  /** What stands before PostgreSQL: nothing, or a pooler in transaction mode. */
+  pooler: 'none' | 'transaction';
   /** Where the embedded PostgreSQL keeps its data. */
   embeddedDirectory: string;
   /** The address that the pages listen on; beyond loopback only with credentials. */
@@ -70,6 +72,10 @@ const PASSWORD_MIN = 12;
 export const settings = {
   DATABASE_URL: serverUrl('postgres:', 'postgresql:'),
   REDIS_URL: serverUrl('redis:', 'rediss:'),
+  GIFT_BUDGETS_POOLER: z
+    .enum(['none', 'transaction'])
+    .default('none')
+    .describe('one of none and transaction'),
   GIFT_BUDGETS_EMBEDDED_DIRECTORY: z.string().min(1).optional().describe('a directory'),
   GIFT_BUDGETS_DASHBOARD_HOST: z.string().min(1).default('127.0.0.1').describe('an address'),
   GIFT_BUDGETS_DASHBOARD_PORT: wholeNumber(0, 65_535, 3_000),
@@ -128,6 +134,12 @@ export function loadConfig(env: NodeJS.ProcessEnv): Config {
   if (env.NODE_ENV === 'production' && values.DATABASE_URL === undefined) {
     problems.push('DATABASE_URL: expected in production (NODE_ENV=production), got nothing');
   }
+  if (values.GIFT_BUDGETS_POOLER === 'transaction' && values.REDIS_URL === undefined) {
+    problems.push(
+      'REDIS_URL: expected with GIFT_BUDGETS_POOLER=transaction, got nothing: ' +
+        'a queue in PostgreSQL listens on a connection of its own, which such a pooler has none of',
+    );
+  }
   problems.push(...describeHalfCredentials(values));
   if (problems.length > 0) throw new ConfigError(problems.join('\n'));
   return toConfig(values as SettingValues, env);
@@ -139,6 +151,7 @@ function toConfig(values: SettingValues, env: NodeJS.ProcessEnv): Config {
   return Object.freeze({
     databaseUrl: values.DATABASE_URL,
     redisUrl: values.REDIS_URL,
+    pooler: values.GIFT_BUDGETS_POOLER,
     embeddedDirectory: values.GIFT_BUDGETS_EMBEDDED_DIRECTORY ?? stateDirectory(env),
     dashboardHost: values.GIFT_BUDGETS_DASHBOARD_HOST,
     dashboardPort: values.GIFT_BUDGETS_DASHBOARD_PORT,

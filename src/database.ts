@@ -39,6 +39,8 @@ export interface OpenDatabaseOptions {
   readonly applicationName?: string;
   /** The most connections of the pool; 10 unless set. */
   readonly poolMax?: number;
+  /** Whether a pooler in transaction mode stands before the server. */
+  readonly pooled?: boolean;
   /** Whether the migrator says what it does on standard output, as its CLI should. */
   readonly tellMigrations?: boolean;
 }
@@ -53,10 +55,17 @@ const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url));
 export function mikroOrmOptions(url: string, options: OpenDatabaseOptions = {}): Options {
   return defineConfig({
     clientUrl: url,
+    ...schemaOf(url),
     entities,
     extensions: [Migrator],
     pool: { min: 0, max: options.poolMax ?? 10 },
-    driverOptions: { application_name: options.applicationName ?? 'gift-budgets' },
+    driverOptions: {
+      application_name: options.applicationName ?? 'gift-budgets',
+      // The first connection is there before anybody could have the pool.
+      onPoolCreated: (pool: pg.Pool) => {
+        if (options.pooled === true) pool.on('connect', prepareNothing);
+      },
+    },
     // Compiled or not, the migrations lie beside src, and are what this very file is: .ts or .js.
     preferTs: import.meta.url.endsWith('.ts'),
     migrations: {
@@ -77,6 +86,31 @@ export function mikroOrmOptions(url: string, options: OpenDatabaseOptions = {}):
       ignoreRoutines: true,
       skipViews: ['budget_contributions', 'budget_status'],
     },
+  });
+}
+
+/** The schema that the connections of this URL make tables in, where it says so. */
+function schemaOf(url: string): { schema?: string } {
+  const options = new URL(url).searchParams.get('options') ?? '';
+  const schema = /(?:^|\s)(?:-c\s*|--)search_path=["']?([^\s,"']+)/.exec(options)?.[1];
+  return schema === undefined ? {} : { schema };
+}
+
+/**
+ * Statements lose their names: behind a pooler in transaction mode each transaction may be on another
+ * connection of the server, which knows nothing of what was prepared on the last one.
+ */
+function prepareNothing(client: pg.PoolClient): void {
+  const query = client.query.bind(client) as (statement: unknown, ...others: unknown[]) => unknown;
+  const nameless = (statement: unknown): unknown =>
+    typeof statement === 'object' &&
+    statement !== null &&
+    'name' in statement &&
+    'text' in statement
+      ? { ...statement, name: undefined }
+      : statement;
+  Object.assign(client, {
+    query: (statement: unknown, ...others: unknown[]) => query(nameless(statement), ...others),
   });
 }
 

@@ -1,5 +1,6 @@
 import {
   createPostgresBackend,
+  DEFAULT_SCHEMA,
   Queue,
   runMigrations,
   type PostgresPoolConfig,
@@ -74,13 +75,29 @@ const reconnectDelayMs = (times: number): number => Math.min(times * 100, 1_000)
 /** Creates what the queue needs where it lives in PostgreSQL; on Redis there is nothing to do. */
 export async function prepareQueue(connection: QueueConnection): Promise<void> {
   if (connection.backend === 'redis') return;
-  const client = new pg.Client({ connectionString: connection.url, options: SESSION });
+  const client = new pg.Client(sessionOf(connection.url));
   await client.connect();
   try {
     await runMigrations(client, connection.schema);
+    await createJobIds(client, connection.schema ?? DEFAULT_SCHEMA);
   } finally {
     await client.end();
   }
+}
+
+/**
+ * The sequence of a queue's job ids, which BullMQ leaves to whoever adds the first job: he may have no
+ * right to create anything.
+ */
+async function createJobIds(client: pg.Client, schema: string): Promise<void> {
+  const within = pg.escapeIdentifier(schema);
+  const { rows } = await client.query<{ name: string }>(
+    `select ${within}.job_id_seq_name($1) as name`,
+    [GIFT_EVENTS_QUEUE],
+  );
+  await client.query(
+    `create sequence if not exists ${within}.${pg.escapeIdentifier(rows[0]!.name)}`,
+  );
 }
 
 /** The queue as a program that looks at it or adds to it has it. */
@@ -246,10 +263,17 @@ export function createGiftEventsWorker(
   );
 }
 
+/** What the URL says in `options` counts before what is passed beside it, so both are put together. */
+function sessionOf(url: string): { connectionString: string; options: string } {
+  const parsed = new URL(url);
+  const given = parsed.searchParams.get('options') ?? '';
+  parsed.searchParams.delete('options');
+  return { connectionString: parsed.href, options: `${given} ${SESSION}` };
+}
+
 function postgresConnection(connection: { url: string; schema?: string }): PostgresPoolConfig {
   return {
-    connectionString: connection.url,
-    options: SESSION,
+    ...sessionOf(connection.url),
     max: 4,
     ...(connection.schema === undefined ? {} : { schema: connection.schema }),
   };

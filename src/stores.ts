@@ -18,6 +18,8 @@ export interface OpenStoresOptions {
   readonly applicationName: string;
   /** The most connections of the pool. */
   readonly poolMax?: number;
+  /** What for the work needs a session of its own on the server, which no pooler in transaction mode gives. */
+  readonly sessionFor?: string;
   /** A private embedded server that is gone after `close`, whatever the configuration says. */
   readonly privateServer?: boolean;
 }
@@ -34,6 +36,7 @@ export async function openStores(config: Config, options: OpenStoresOptions): Pr
   try {
     const database = await openDatabase(databaseUrl, {
       applicationName: options.applicationName,
+      pooled: config.pooler === 'transaction',
       ...(options.poolMax === undefined ? {} : { poolMax: options.poolMax }),
     });
     const queue = queueConnection(config, databaseUrl, options);

@@ -16,7 +16,7 @@ import {
   type WebServer,
 } from '../src/operations/web-server.ts';
 import { GiftEventClient } from '../src/events/client.ts';
-import { prepareQueue, type QueueConnection } from '../src/queue.ts';
+import type { QueueConnection } from '../src/queue.ts';
 import { basic, CREDENTIALS } from './support/app.ts';
 import { type Answer, ask, type Question } from './support/ask.ts';
 import { runProgram } from './support/run-program.ts';
@@ -45,10 +45,10 @@ let open: WebServer;
 
 beforeAll(async () => {
   database = await createTestDatabase();
-  queue = { backend: 'postgres', url: database.url };
-  await prepareQueue(queue);
+  queue = { backend: 'postgres', url: database.worker.url };
   monitor = await createMonitor({
-    databaseUrl: database.url,
+    databaseUrl: database.worker.url,
+    pooled: false,
     queue,
     knownMigrations: await knownMigrations(),
     observer: {},
@@ -326,7 +326,7 @@ describe('without credentials', () => {
   );
 
   it('start refuses an address beyond loopback, and names what to set', async () => {
-    const env = { DATABASE_URL: database.url, GIFT_BUDGETS_DASHBOARD_HOST: '0.0.0.0' };
+    const env = { DATABASE_URL: database.worker.url, GIFT_BUDGETS_DASHBOARD_HOST: '0.0.0.0' };
     const { code, out, err } = await runProgram(['start'], env);
     expect({ code, out }).toEqual({ code: 1, out: '' });
     expect(err).toBe(

@@ -21,7 +21,7 @@ let pairs: Pair[];
 beforeAll(async () => {
   database = await createTestDatabase();
   const timing = { pollMinMs: 10, pollMaxMs: 250, graceMs: () => 0 };
-  options = { pool: database.pool, pairsMax: 5, ...timing };
+  options = { pool: database.worker.pool, pairsMax: 5, ...timing };
 });
 afterAll(async () => {
   await database.close();
@@ -37,7 +37,7 @@ const catchUp = async (): Promise<void> => {
 };
 
 it('with no event, every changed total becomes right and no mark is left', async () => {
-  for (const pair of pairs) await assign(database.pool, pair, '12.34');
+  for (const pair of pairs) await assign(database.upstream.pool, pair, '12.34');
   await catchUp();
   expect(await wrongTotals(database.pool)).toEqual([]);
   expect(await countMarks(database.pool)).toBe(0);
@@ -54,7 +54,9 @@ it('two loops at once take different marks, and both stop when asked to', async 
     }),
   );
   for (let round = 0; round < 20; round += 1) {
-    await Promise.all(pairs.map(async (pair) => await assign(database.pool, pair, '0.10')));
+    await Promise.all(
+      pairs.map(async (pair) => await assign(database.upstream.pool, pair, '0.10')),
+    );
   }
   await eventually(
     async () => await countMarks(database.pool),
@@ -62,14 +64,14 @@ it('two loops at once take different marks, and both stop when asked to', async 
   );
   await Promise.all(loops.map(async (loop) => await loop.stop()));
   expect(await wrongTotals(database.pool)).toEqual([]);
-  await assign(database.pool, pairs[0]!, '1.00');
+  await assign(database.upstream.pool, pairs[0]!, '1.00');
   const seen = batches.flat().length;
   expect(await countMarks(database.pool)).toBe(1);
   expect(batches.flat()).toHaveLength(seen);
 });
 
 it('a mark younger than the grace is left to its event, an older one is not', async () => {
-  await assign(database.pool, pairs[0]!, '1.00');
+  await assign(database.upstream.pool, pairs[0]!, '1.00');
   expect(await catchUpOnce({ ...options, graceMs: () => 60_000 })).toBe(false);
   expect(await countMarks(database.pool)).toBe(1);
   await database.pool.query(
@@ -80,7 +82,8 @@ it('a mark younger than the grace is left to its event, an older one is not', as
 });
 
 it('many marks of one pair cost one sum', async () => {
-  for (let change = 0; change < 40; change += 1) await assign(database.pool, pairs[0]!, '1.00');
+  for (let change = 0; change < 40; change += 1)
+    await assign(database.upstream.pool, pairs[0]!, '1.00');
   const sums: unknown[] = [];
   const observer = {
     batch: (_cause: unknown, results: readonly unknown[]) => sums.push(...results),
@@ -93,10 +96,10 @@ it('many marks of one pair cost one sum', async () => {
 it('the loop goes on after its connection was cut', async () => {
   const errors: unknown[] = [];
   const observer = { retry: (_cause: unknown, error: unknown) => errors.push(error) };
-  const loop = startCatchUp({ ...options, pool: database.pool, observer });
+  const loop = startCatchUp({ ...options, pool: database.worker.pool, observer });
   const migration = await database.pool.connect();
   try {
-    await assign(database.pool, pairs[0]!, '1.00');
+    await assign(database.upstream.pool, pairs[0]!, '1.00');
     await migration.query('begin; lock table pending_recalculations in access exclusive mode');
     await eventually(
       async () => {
@@ -112,7 +115,7 @@ it('the loop goes on after its connection was cut', async () => {
     await migration.query('rollback');
     migration.release();
   }
-  await assign(database.pool, pairs[1]!, '1.00');
+  await assign(database.upstream.pool, pairs[1]!, '1.00');
   await eventually(
     async () => await countMarks(database.pool),
     (marks) => marks === 0,
@@ -122,7 +125,7 @@ it('the loop goes on after its connection was cut', async () => {
 });
 
 it('a mark for everything is walked in chunks to the last budget', async () => {
-  for (const pair of pairs) await assign(database.pool, pair, '1.00');
+  for (const pair of pairs) await assign(database.upstream.pool, pair, '1.00');
   await database.pool.query('truncate pending_recalculations');
   await markEverything(database.pool);
   await catchUp();
@@ -132,7 +135,7 @@ it('a mark for everything is walked in chunks to the last budget', async () => {
 
 it('a row that somebody holds keeps its mark and holds up no other', async () => {
   const [held, ...others] = pairs;
-  for (const pair of pairs) await assign(database.pool, pair, '3.00');
+  for (const pair of pairs) await assign(database.upstream.pool, pair, '3.00');
   const marks = await countMarks(database.pool);
   const holder = await database.pool.connect();
   try {
@@ -157,9 +160,9 @@ it('a row that somebody holds keeps its mark and holds up no other', async () =>
 
 it('a sum that does not fit is listed with its reason, harms no other, and heals', async () => {
   const [big] = pairs;
-  await assign(database.pool, big!, '99999999.99');
-  const extra = await assign(database.pool, big!, '0.01');
-  for (const pair of pairs.slice(1)) await assign(database.pool, pair, '2.00');
+  await assign(database.upstream.pool, big!, '99999999.99');
+  const extra = await assign(database.upstream.pool, big!, '0.01');
+  for (const pair of pairs.slice(1)) await assign(database.upstream.pool, pair, '2.00');
   await catchUp();
   for (const pair of pairs.slice(1)) expect(await spent(database.pool, pair)).toBe('2.00');
   const { rows } = await database.pool.query('select reason, total from recalculation_failures');
@@ -180,7 +183,7 @@ it('an event for a busy pair leaves it a mark; an unknown pair is missing', asyn
   try {
     await holder.query('begin; select from person_occasions for update');
     const unknown = { personId: '987654321', occasionId: '1' };
-    const results = await recalculate(database.pool, [pairs[0]!, unknown]);
+    const results = await recalculate(database.worker.pool, [pairs[0]!, unknown]);
     expect(results.map(({ outcome }) => outcome)).toEqual(['busy', 'missing']);
     expect(await countMarks(database.pool)).toBe(1);
   } finally {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { GiftEventClient, GiftEventsNotSentError } from '../src/events/client.ts';
-import { openGiftEventsQueue, prepareQueue, type QueueConnection } from '../src/queue.ts';
+import { openGiftEventsQueue, type QueueConnection } from '../src/queue.ts';
 import { eventually } from './support/budgets.ts';
 import {
   createOwnRedis,
@@ -121,7 +121,6 @@ describe('while PostgreSQL is away, the client of a queue in it', () => {
 
   beforeEach(async () => {
     database = await createTestDatabase();
-    await prepareQueue({ backend: 'postgres', url: database.url });
     port = await freePort();
     const url = new URL(database.url);
     proxy = createProxy(port, url);
@@ -141,7 +140,7 @@ describe('while PostgreSQL is away, the client of a queue in it', () => {
     expect(await Promise.all([refusal(send()), refusal(send())])).toEqual([refused, refused]);
     await proxy.start();
     await send();
-    expect(await waitingJobs({ backend: 'postgres', url: database.url })).toBe(2);
+    expect(await waitingJobs({ backend: 'postgres', url: database.worker.url })).toBe(2);
   });
 
   it('says so if PostgreSQL was there before, and sends once it is back', async () => {
@@ -153,7 +152,7 @@ describe('while PostgreSQL is away, the client of a queue in it', () => {
     }
     await proxy.start();
     await eventuallySent();
-    expect(await waitingJobs({ backend: 'postgres', url: database.url })).toBe(2);
+    expect(await waitingJobs({ backend: 'postgres', url: database.worker.url })).toBe(2);
   });
 
   it('gives up on a PostgreSQL that has its connection and does not answer', async () => {

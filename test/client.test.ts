@@ -9,6 +9,7 @@ import {
   type OpenQueue,
   type QueueConnection,
 } from '../src/queue.ts';
+import { emptyQueue } from './support/empty-queue.ts';
 import { createTestDatabase, describeBackends, type TestDatabase } from './support/servers.ts';
 
 const pair = { personId: 1, occasionId: 2 };
@@ -33,7 +34,7 @@ describeBackends('the client', (open) => {
     await database.close();
   });
   beforeEach(async () => {
-    await looking.queue.obliterate({ force: true });
+    await emptyQueue(looking.queue, connection);
   });
 
   const jobs = async () => await looking.queue.getJobs(['waiting'], 0, -1, true);

@@ -6,6 +6,7 @@ test('without any setting the defaults hold', () => {
   expect(config).toEqual({
     databaseUrl: undefined,
     redisUrl: undefined,
+    pooler: 'none',
     dashboardHost: '127.0.0.1',
     dashboardPort: 3_000,
     dashboardUser: undefined,

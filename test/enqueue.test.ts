@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { enqueueCommand } from '../src/commands/enqueue.ts';
 import { GIFT_EVENT_NAMES } from '../src/events/contract.ts';
 import { openGiftEventsQueue, type OpenQueue, type QueueConnection } from '../src/queue.ts';
+import { emptyQueue } from './support/empty-queue.ts';
 import { runCommand } from './support/run-command.ts';
 import { runProgram } from './support/run-program.ts';
 import { createTestDatabase, describeBackends, type TestDatabase } from './support/servers.ts';
@@ -35,7 +36,7 @@ describeBackends('enqueue', (open) => {
 
   const takeJobs = async () => {
     const jobs = await looking.queue.getJobs(['waiting'], 0, -1, true);
-    await looking.queue.obliterate();
+    await emptyQueue(looking.queue, queue);
     return jobs.map(({ name, data }) => ({ name, data: data as unknown }));
   };
 
@@ -98,7 +99,7 @@ describe('what it refuses', () => {
   });
 
   test('a process says so on standard error and exits with 1', async () => {
-    const env = { DATABASE_URL: database.url };
+    const env = { DATABASE_URL: database.worker.url };
     const [unknown, missing, noQueue] = await Promise.all([
       runProgram(['enqueue', 'gift.lost', '--pair', '1:2'], env),
       runProgram(['enqueue'], env),

@@ -41,7 +41,7 @@ beforeEach(async () => {
 });
 
 async function catchUp(): Promise<void> {
-  const options = { pool: database.pool, pairsMax: 500, pollMinMs: 1, pollMaxMs: 1 };
+  const options = { pool: database.worker.pool, pairsMax: 500, pollMinMs: 1, pollMaxMs: 1 };
   while (await catchUpOnce({ ...options, graceMs: () => 0 }));
 }
 
@@ -87,7 +87,7 @@ describe.skipIf(inject('redisUrl') === null)('an upstream as the document shows 
     await looking.close();
   });
 
-  const env = () => ({ DATABASE_URL: database.url, REDIS_URL: url });
+  const env = () => ({ DATABASE_URL: database.upstream.url, REDIS_URL: url });
 
   it.each([
     ['MikroORM and the subscriber', MIKRO_ORM, MOVED],
@@ -133,7 +133,7 @@ describe.skipIf(inject('redisUrl') === null)('an upstream as the document shows 
 
   async function serveAll(): Promise<void> {
     const sizes = { concurrency: 4, pairsMax: 500, drainTimeoutMs: 1_000 };
-    const worker = await startWorker({ pool: database.pool, queue, ...sizes });
+    const worker = await startWorker({ pool: database.worker.pool, queue, ...sizes });
     try {
       await eventually(
         async () => await looking.queue.getJobCounts('waiting', 'active', 'failed'),

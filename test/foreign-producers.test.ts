@@ -32,7 +32,7 @@ async function open(queue: QueueConnection): Promise<void> {
   looking = openGiftEventsQueue(queue, () => {});
   await looking.connected();
   const sizes = { concurrency: 4, pairsMax: 500, drainTimeoutMs: 5_000 };
-  worker = await startWorker({ pool: database.pool, queue, ...sizes });
+  worker = await startWorker({ pool: database.worker.pool, queue, ...sizes });
 }
 
 async function close(): Promise<void> {

@@ -18,7 +18,7 @@ const running: { stop(): Promise<void> }[] = [];
 
 beforeAll(async () => {
   database = await createTestDatabase();
-  reader = new BudgetReader(database.pool);
+  reader = new BudgetReader(database.reader.pool);
 });
 
 beforeEach(async () => {
@@ -36,7 +36,7 @@ afterAll(async () => {
 });
 
 const catchUpOptions = () => ({
-  pool: database.pool,
+  pool: database.worker.pool,
   pairsMax: 500,
   pollMinMs: 2,
   pollMaxMs: 10,
@@ -91,7 +91,7 @@ describe('the lag', () => {
     await client.query('begin');
     await assign(client, pair, '1.00');
     await client.query('select pg_sleep(0.3)');
-    await assign(database.pool, other, '1.00');
+    await assign(database.upstream.pool, other, '1.00');
     expect((await reader.lag()).seconds).toBeLessThan(0.3);
     await client.query('commit');
     client.release();
@@ -112,16 +112,16 @@ describe('the lag', () => {
     await database.pool.query('delete from pending_recalculations');
     await markEverything(1, 1);
     expect(await reader.lag()).toMatchObject({ pendingPairs: 1, isAtLeast: false });
-    await assign(database.pool, other, '1.00');
+    await assign(database.upstream.pool, other, '1.00');
     expect(await reader.lag()).toMatchObject({ pendingPairs: 1, isAtLeast: false });
-    await assign(database.pool, pair, '1.00');
+    await assign(database.upstream.pool, pair, '1.00');
     expect(await reader.lag()).toMatchObject({ pendingPairs: 2, isAtLeast: false });
     await markEverything();
     expect(await reader.lag()).toMatchObject({ pendingPairs: 2, isAtLeast: false });
   });
 
   test('is back at 0 once catch-up is through', async () => {
-    await assign(database.pool, pair, '1.00');
+    await assign(database.upstream.pool, pair, '1.00');
     await catchUpOnce(catchUpOptions());
     expect(await reader.lag()).toEqual({ seconds: 0, pendingPairs: 0, isAtLeast: false });
   });
@@ -169,7 +169,7 @@ describe('waiting until a budget is fresh', () => {
     let right = 0;
     for (let amount = 1; amount <= 20; amount += 1) {
       right += amount;
-      await assign(database.pool, pair, `${amount}.00`);
+      await assign(database.upstream.pool, pair, `${amount}.00`);
       const budget = await reader.waitUntilFresh(pair, 20_000);
       expect(budget!.spent).toBe(`${right}.00`);
     }
@@ -206,22 +206,22 @@ describe('waiting until a budget is fresh', () => {
   });
 
   test('a pair listed as failed, and changed since, is waited for until it is mended', async () => {
-    await assign(database.pool, pair, '99999999.99');
-    await assign(database.pool, pair, '1.00');
+    await assign(database.upstream.pool, pair, '99999999.99');
+    await assign(database.upstream.pool, pair, '1.00');
     await catchUpOnce(catchUpOptions());
-    await assign(database.pool, pair, '-9.00');
+    await assign(database.upstream.pool, pair, '-9.00');
     const waiting = reader.waitUntilFresh(pair, 20_000);
     startCatchingUp();
     expect(await waiting).toMatchObject({ spent: '99999991.99' });
   });
 
   test('waits for no change of another pair', async () => {
-    await assign(database.pool, other, '1.00');
+    await assign(database.upstream.pool, other, '1.00');
     expect(await reader.waitUntilFresh(pair, 0)).toMatchObject({ spent: '0.00' });
   });
 
   test('looks less often the longer it lasts', async () => {
-    await assign(database.pool, pair, '1.00');
+    await assign(database.upstream.pool, pair, '1.00');
     const { recording, sent } = recordStatements();
     await expect(new BudgetReader(recording).waitUntilFresh(pair, 600)).rejects.toThrow(
       BudgetNotFreshError,
@@ -234,7 +234,7 @@ describe('waiting until a budget is fresh', () => {
   test('a row that somebody holds: says so at the time-out, and returns once it is free', async () => {
     startCatchingUp();
     const error = await whileHeld(async () => {
-      await assign(database.pool, pair, '7.00');
+      await assign(database.upstream.pool, pair, '7.00');
       return await reader.waitUntilFresh(pair, 150).catch((thrown: unknown) => thrown);
     });
     expect(error).toBeInstanceOf(BudgetNotFreshError);
@@ -259,7 +259,7 @@ describe('waiting until a budget is fresh', () => {
   });
 
   test('the age at the time-out is that of the oldest mark, for everything or not', async () => {
-    await assign(database.pool, other, '1.00');
+    await assign(database.upstream.pool, other, '1.00');
     await database.pool.query(
       `insert into pending_recalculations (everything, marked_at)
        values (true, clock_timestamp() - interval '500 s')`,
@@ -271,8 +271,8 @@ describe('waiting until a budget is fresh', () => {
 
   test('a total that cannot be stored: the reason, and not the wrong total', async () => {
     startCatchingUp();
-    await assign(database.pool, pair, '99999999.99');
-    await assign(database.pool, pair, '0.01');
+    await assign(database.upstream.pool, pair, '99999999.99');
+    await assign(database.upstream.pool, pair, '0.01');
     const reason = 'the sum 100000000.00 does not fit budget_spent, a numeric(10,2)';
     const error = await reader.waitUntilFresh(pair, 20_000).catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(BudgetFailedError);
@@ -282,12 +282,12 @@ describe('waiting until a budget is fresh', () => {
       reason,
       message: `the total of the budget of person 1 for occasion 1 cannot be stored: ${reason}`,
     });
-    await assign(database.pool, pair, '-5.00');
+    await assign(database.upstream.pool, pair, '-5.00');
     expect(await reader.waitUntilFresh(pair, 20_000)).toMatchObject({ spent: '99999995.00' });
   });
 
   test('an abort ends it at once, with its reason', async () => {
-    await assign(database.pool, pair, '1.00');
+    await assign(database.upstream.pool, pair, '1.00');
     const aborting = new AbortController();
     const waiting = reader.waitUntilFresh(pair, 60_000, { signal: aborting.signal });
     setTimeout(() => aborting.abort(new Error('enough')), 30);
@@ -357,7 +357,7 @@ describeBackends('waiting for what a gift event brings', (open) => {
   test('sees what was written before it, with a worker alone', async () => {
     const queue = await open(database);
     const worker = await startWorker({
-      pool: database.pool,
+      pool: database.worker.pool,
       queue,
       concurrency: 10,
       pairsMax: 500,
@@ -367,7 +367,7 @@ describeBackends('waiting for what a gift event brings', (open) => {
     const events = new GiftEventClient(queue);
     try {
       for (const right of ['2.50', '5.00', '7.50']) {
-        await assign(database.pool, pair, '2.50');
+        await assign(database.upstream.pool, pair, '2.50');
         await events.giftAssigned([pair]);
         expect(await reader.waitUntilFresh(pair, 20_000)).toMatchObject({ spent: right });
       }
@@ -384,7 +384,7 @@ test('while others keep writing it ends, with all that was written before the ca
   const stopping = new AbortController();
   const write = async (): Promise<void> => {
     while (!stopping.signal.aborted) {
-      await assign(database.pool, pair, '0.01');
+      await assign(database.upstream.pool, pair, '0.01');
       written += 1;
     }
   };
@@ -409,7 +409,7 @@ function recordStatements() {
   const recording: Queryable = {
     query: async (text, values) => {
       sent.push(text);
-      return await database.pool.query(text, values);
+      return await database.reader.pool.query(text, values);
     },
   };
   return { recording, sent };

@@ -8,6 +8,7 @@ import type { PairInput } from '../src/events/client.ts';
 import { GiftEventSubscriber } from '../src/events/mikro-orm-subscriber.ts';
 import { openGiftEventsQueue, type OpenQueue, type QueueConnection } from '../src/queue.ts';
 import { countMarks, eventually, seedPairs } from './support/budgets.ts';
+import { emptyQueue } from './support/empty-queue.ts';
 import { createOwnRedis, freePort, isOnPath, type OwnRedis, within } from './support/outages.ts';
 import { createTestDatabase, describeBackends, type TestDatabase } from './support/servers.ts';
 
@@ -39,7 +40,7 @@ describeBackends('the buffer', (open) => {
     await looking.close();
   });
   beforeEach(async () => {
-    await looking.queue.obliterate({ force: true });
+    await emptyQueue(looking.queue, connection);
     events = new GiftEventBuffer(connection);
   });
   afterEach(async () => {
@@ -167,7 +168,7 @@ describe.skipIf(!isOnPath('redis-server'))('while Redis is away', () => {
         await redis.start();
         await sendOne();
       }
-      const options = mikroOrmOptions(database.url);
+      const options = mikroOrmOptions(database.upstream.url);
       const plain = await MikroORM.init(options);
       const subscribers = [new GiftEventSubscriber(events)];
       const sending = await MikroORM.init({ ...options, subscribers });

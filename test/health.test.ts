@@ -4,7 +4,7 @@ import { openApp, type TestApp } from './support/app.ts';
 import { eventually } from './support/budgets.ts';
 import { createOwnRedis, createProxy, freePort, isOnPath, type Proxy } from './support/outages.ts';
 import { createTestDatabase, type TestDatabase } from './support/servers.ts';
-import { prepareQueue, type QueueConnection } from '../src/queue.ts';
+import type { QueueConnection } from '../src/queue.ts';
 
 describe('a process stands still', () => {
   let time = 0;
@@ -53,7 +53,6 @@ describe('the probes', () => {
 
   beforeAll(async () => {
     database = await createTestDatabase();
-    await prepareQueue({ backend: 'postgres', url: database.url });
   });
   afterEach(async () => {
     await app?.stop();
@@ -67,6 +66,7 @@ describe('the probes', () => {
     const response = await fetch(`${app!.url}${path}`);
     return { status: response.status, ...((await response.json()) as Probed) };
   };
+  const through = (url: string) => ({ ...database, worker: { ...database.worker, url } });
   const becomesReady = async (status: number) =>
     await eventually(
       async () => await probe('/readyz'),
@@ -75,11 +75,11 @@ describe('the probes', () => {
 
   it('with PostgreSQL away: not ready, and says so; healthy; then ready again', async () => {
     const port = await freePort();
-    const proxy: Proxy = createProxy(port, new URL(database.url));
+    const proxy: Proxy = createProxy(port, new URL(database.worker.url));
     await proxy.start();
-    const url = database.url.replace(/:\d+\//, `:${port}/`);
+    const url = database.worker.url.replace(/:\d+\//, `:${port}/`);
     const queue: QueueConnection = { backend: 'postgres', url };
-    app = await openApp({ ...database, url }, queue);
+    app = await openApp(through(url), queue);
     expect(await probe('/readyz')).toMatchObject({ status: 200, ready: true });
     await proxy.stop();
     const { problems } = await becomesReady(503);
@@ -98,10 +98,10 @@ describe('the probes', () => {
 
   it('with PostgreSQL frozen: an answer in bounded time', async () => {
     const port = await freePort();
-    const proxy: Proxy = createProxy(port, new URL(database.url));
+    const proxy: Proxy = createProxy(port, new URL(database.worker.url));
     await proxy.start();
-    const url = database.url.replace(/:\d+\//, `:${port}/`);
-    app = await openApp({ ...database, url }, { backend: 'postgres', url: database.url });
+    const url = database.worker.url.replace(/:\d+\//, `:${port}/`);
+    app = await openApp(through(url), { backend: 'postgres', url: database.worker.url });
     proxy.freeze();
     const { problems } = await becomesReady(503);
     expect(problems!.database).toMatch(/timeout|no answer/);

@@ -9,9 +9,10 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { importCommand } from '../src/commands/import.ts';
-import { openGiftEventsQueue, prepareQueue, type QueueConnection } from '../src/queue.ts';
+import { openGiftEventsQueue, type QueueConnection } from '../src/queue.ts';
 import { catchUpOnce } from '../src/recalculation/catch-up.ts';
 import { markedPairs, wrongTotals } from './support/budgets.ts';
+import { emptyQueue } from './support/empty-queue.ts';
 import { runCommand } from './support/run-command.ts';
 import { startProgram } from './support/run-program.ts';
 import { createTestDatabase, describeBackends, type TestDatabase } from './support/servers.ts';
@@ -25,8 +26,7 @@ let directory: string;
 
 beforeAll(async () => {
   database = await createTestDatabase();
-  queue = { backend: 'postgres', url: database.url };
-  await prepareQueue(queue);
+  queue = { backend: 'postgres', url: database.worker.url };
   directory = await mkdtemp(join(tmpdir(), 'import-'));
 });
 
@@ -245,7 +245,7 @@ describe('a bad file', () => {
 
 test('an interrupted import stores nothing, and ends at once', async () => {
   const program = startProgram(['import', '-'], {
-    DATABASE_URL: database.url,
+    DATABASE_URL: database.upstream.url,
     GIFT_BUDGETS_LOG_LEVEL: 'debug',
   });
   program.stdin!.write(`${HEADER}\n${'Mom,Easter,Book,1\n'.repeat(5_000)}`);
@@ -264,7 +264,7 @@ describeBackends('the events of an import', (open) => {
     const own = await open(database);
     const looking = openGiftEventsQueue(own, () => {});
     await looking.connected();
-    await looking.queue.obliterate();
+    await emptyQueue(looking.queue, own);
     const text = `${HEADER}\nMom,Easter,Book,1\nMom,Easter,Pen,1\nDad,Easter,Pen,1\nDad,,Pen,1\n`;
     const { out } = await importBytes(text, own);
     expect(out).toContain('sent 2 gift events\n');
@@ -273,7 +273,7 @@ describeBackends('the events of an import', (open) => {
       .filter(({ name }) => name === 'gift.assigned')
       .flatMap(affected)
       .toSorted();
-    await looking.queue.obliterate();
+    await emptyQueue(looking.queue, own);
     await looking.close();
     expect(pairs).toEqual(['1-1', '2-1']);
     expect(await markedPairs(database.pool)).toEqual(['1-1', '2-1']);
@@ -339,7 +339,7 @@ async function assignments(): Promise<(string | null)[][]> {
 
 /** After the recalculation. */
 async function budgets(): Promise<(string | null)[][]> {
-  const options = { pool: database.pool, pairsMax: 500, pollMinMs: 1, pollMaxMs: 1 };
+  const options = { pool: database.worker.pool, pairsMax: 500, pollMinMs: 1, pollMaxMs: 1 };
   while (await catchUpOnce({ ...options, graceMs: () => 0 }));
   expect(await wrongTotals(database.pool)).toEqual([]);
   const { rows } = await database.pool.query<Record<string, string | null>>(

@@ -47,10 +47,10 @@ describeBackends('/metrics', (open) => {
   });
 
   it('counts pairs by what became of them, and those that cannot be stored', async () => {
-    await assign(database.pool, pairs[0]!, '12.50');
+    await assign(database.upstream.pool, pairs[0]!, '12.50');
     await becomes('recalculated_pairs_total{cause="mark",outcome="changed"}', 1);
-    await assign(database.pool, pairs[1]!, '99999999.99');
-    await assign(database.pool, pairs[1]!, '0.01');
+    await assign(database.upstream.pool, pairs[1]!, '99999999.99');
+    await assign(database.upstream.pool, pairs[1]!, '0.01');
     const metrics = await becomes('recalculation_failures', 1);
     expect(
       metrics.get('gift_budgets_recalculated_pairs_total{cause="mark",outcome="failed"}'),

@@ -8,13 +8,9 @@ import { entities } from '../src/entities/index.ts';
 import { GiftEventBuffer } from '../src/events/buffer.ts';
 import type { Pair } from '../src/events/contract.ts';
 import { GiftEventSubscriber } from '../src/events/mikro-orm-subscriber.ts';
-import {
-  openGiftEventsQueue,
-  type OpenQueue,
-  prepareQueue,
-  type QueueConnection,
-} from '../src/queue.ts';
+import { openGiftEventsQueue, type OpenQueue, type QueueConnection } from '../src/queue.ts';
 import { countMarks, seedPairs } from './support/budgets.ts';
+import { emptyQueue } from './support/empty-queue.ts';
 import { createTestDatabase, type TestDatabase } from './support/servers.ts';
 
 /** An upstream's own entity on our table, that knows nothing but ids. */
@@ -65,8 +61,7 @@ describe('the subscriber', () => {
 
   beforeAll(async () => {
     database = await createTestDatabase();
-    connection = { backend: 'postgres', url: database.url };
-    await prepareQueue(connection);
+    connection = { backend: 'postgres', url: database.worker.url };
     looking = openGiftEventsQueue(connection, () => {});
     await looking.connected();
     [a, b, c] = (await seedPairs(database.pool, 3, 1)) as [Pair, Pair, Pair];
@@ -78,7 +73,7 @@ describe('the subscriber', () => {
   });
   beforeEach(async () => {
     await database.pool.query('truncate gift_persons');
-    await looking.queue.obliterate({ force: true });
+    await emptyQueue(looking.queue, connection);
     events = new GiftEventBuffer(connection);
   });
 
@@ -102,7 +97,7 @@ describe('the subscriber', () => {
 
     beforeEach(async () => {
       orm = await MikroORM.init({
-        ...mikroOrmOptions(database.url),
+        ...mikroOrmOptions(database.upstream.url),
         entities: [...mapping.entities],
         subscribers: [new GiftEventSubscriber(events)],
       });

@@ -45,8 +45,8 @@ describe.skipIf(!hasBrowser)('in a browser', () => {
       );
 
       const client = new GiftEventClient(queue);
-      await assign(database.pool, pair, '99999999.99');
-      const tooMuch = await assign(database.pool, pair, '5.00');
+      await assign(database.upstream.pool, pair, '99999999.99');
+      const tooMuch = await assign(database.upstream.pool, pair, '5.00');
       // A job that meets catch-up at work on its pair would leave it to that, and complete.
       await eventually(
         () => countMarks(database.pool),

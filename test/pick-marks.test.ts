@@ -18,7 +18,7 @@ it('picks the oldest marks first, by their number and not by its digits', async 
     `insert into pending_recalculations (id, person_id, occasion_id)
      select n, n, 1 from generate_series(1, 120) n order by random()`,
   );
-  const ids = await inRecalculationTransaction(database.pool, async (client) => {
+  const ids = await inRecalculationTransaction(database.worker.pool, async (client) => {
     const first = await pickMarks(client, '0', 0, 50);
     const second = await pickMarks(client, first.at(-1)!.id, 0, 50);
     return [...first, ...second].map(({ id }) => Number(id));
@@ -32,7 +32,7 @@ it('reads the marks in the order of their index, without sorting all there are',
     `insert into pending_recalculations (person_id, occasion_id)
      select n, 1 from generate_series(1, 20000) n`,
   );
-  await inRecalculationTransaction(database.pool, async (client) => {
+  await inRecalculationTransaction(database.worker.pool, async (client) => {
     const explaining = {
       query: async (text: string, values?: unknown[]) =>
         await client.query(`explain ${text}`, values),
@@ -47,6 +47,6 @@ it('the last sweeps come by their number too', async () => {
   await database.pool.query(
     `insert into budget_sweeps (mode, finished_at) select 'repair', now() from generate_series(1, 12)`,
   );
-  const ids = (await lastSweeps(database.pool, 4)).map(({ id }) => id);
+  const ids = (await lastSweeps(database.worker.pool, 4)).map(({ id }) => id);
   expect(ids).toEqual(['12', '11', '10', '9']);
 });

@@ -14,7 +14,7 @@ let pairs: Pair[];
 
 beforeAll(async () => {
   database = await createTestDatabase();
-  reader = new BudgetReader(database.pool);
+  reader = new BudgetReader(database.reader.pool);
 });
 
 /** Three persons by two occasions, all over budget: 1-1, 1-2, 2-1 … 3-2. */
@@ -61,8 +61,8 @@ describe('whether a change is pending', () => {
   });
 
   test('a mark of the pair, or two: that pair and no other, until it is recalculated', async () => {
-    await assign(database.pool, pairs[2]!, '5.00');
-    await assign(database.pool, pairs[2]!, '6.00');
+    await assign(database.upstream.pool, pairs[2]!, '5.00');
+    await assign(database.upstream.pool, pairs[2]!, '6.00');
     expect(await pendingOver()).toEqual(['2-1']);
     expect(await Promise.all(pairs.map(isPending))).toEqual([
       false,
@@ -73,7 +73,7 @@ describe('whether a change is pending', () => {
       false,
     ]);
     await catchUpOnce({
-      pool: database.pool,
+      pool: database.worker.pool,
       pairsMax: 500,
       pollMinMs: 1,
       pollMaxMs: 1,
@@ -121,7 +121,7 @@ describe('whether a change is pending', () => {
   });
 
   test('pages with it go on where the one before ended, asked for or not', async () => {
-    await assign(database.pool, pairs[5]!, '1.00');
+    await assign(database.upstream.pool, pairs[5]!, '1.00');
     const first = await reader.overBudget({ limit: 4, pending: true });
     const second = await reader.overBudget({ limit: 4, after: first.next, pending: true });
     expect(pendingOf([...first.items, ...second.items])).toEqual(['3-2']);
@@ -167,7 +167,7 @@ describe('asked for and not asked for', () => {
     const recording: Queryable = {
       query: async (text, values) => {
         sent.push(text);
-        return await database.pool.query(text, values);
+        return await database.reader.pool.query(text, values);
       },
     };
     const recorded = new BudgetReader(recording);

@@ -86,7 +86,7 @@ async function middleOf(
   read: (reader: BudgetReader, after: string | null) => Promise<{ next: string | null }>,
   pages: number,
 ): Promise<string> {
-  const reader = new BudgetReader(database.pool);
+  const reader = new BudgetReader(database.reader.pool);
   let after: string | null = null;
   for (let page = 0; page < pages; page += 1) after = (await read(reader, after)).next;
   expect(after).not.toBeNull();

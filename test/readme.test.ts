@@ -19,7 +19,7 @@ beforeAll(async () => {
   database = await createTestDatabase();
   const [pair] = await seedPairs(database.pool, 1, 1);
   await database.pool.query(`update person_occasions set budget_amount = 100`);
-  await assign(database.pool, pair!, '25.00');
+  await assign(database.upstream.pool, pair!, '25.00');
 });
 
 afterAll(async () => {
@@ -48,7 +48,7 @@ describe('the modules of the README', () => {
   test.skipIf(inject('redisUrl') === null)('run', async () => {
     const results: string[] = [];
     for (const module of MODULES) {
-      const env = { DATABASE_URL: database.url, REDIS_URL: redisUrl() };
+      const env = { DATABASE_URL: database.reader.url, REDIS_URL: redisUrl() };
       results.push(await runModule(module, env));
     }
     expect(results).toEqual(['', '0.00 100.00 0.00 false\n']);
@@ -81,7 +81,7 @@ describe('the events of the README', () => {
     const jobs: Job[] = [];
     for (const { name, data } of events) jobs.push(await open.queue.add(name, JSON.parse(data)));
     const worker = await startWorker({
-      pool: database.pool,
+      pool: database.worker.pool,
       queue,
       concurrency: 10,
       pairsMax: 500,

@@ -59,7 +59,7 @@ interface Counts {
 
 /** What one batch costs by PostgreSQL's own count, and how many totals it changed. */
 async function costs(pairs: readonly Pair[]): Promise<Counts & { changed: number }> {
-  return await inRecalculationTransaction(database.pool, async (client) => {
+  return await inRecalculationTransaction(database.worker.pool, async (client) => {
     // The counts may still hold what this session did before.
     const before = await counts(client);
     const results = await recalculateInTransaction(client, pairs);

@@ -78,9 +78,9 @@ describe('repair', () => {
   it('goes on with a repair that was killed, and tells what that one found too', async () => {
     await drift(pairs[0]!, '1.00');
     await drift(pairs[5]!, '2.00');
-    await beginSweep(database.pool, 'repair', 0);
-    const { id, startedAt } = (await unfinishedSweep(database.pool))!;
-    await sweepChunk(database.pool, id, 1);
+    await beginSweep(database.worker.pool, 'repair', 0);
+    const { id, startedAt } = (await unfinishedSweep(database.worker.pool))!;
+    await sweepChunk(database.worker.pool, id, 1);
     const { out, err } = await repair();
     const since = `begun at ${startedAt.toISOString()}, 1 budgets checked`;
     expect(err).toBe(`going on with the repair sweep ${since}\n`);
@@ -89,13 +89,13 @@ describe('repair', () => {
         `repaired  ${name(pairs[5]!)}: stored 0.00, right 2.00\n` +
         '6 budgets checked, 2 drifted, 2 repaired\n',
     );
-    expect(await lastSweeps(database.pool, 10)).toHaveLength(1);
+    expect(await lastSweeps(database.worker.pool, 10)).toHaveLength(1);
   });
 
   it('does not take the end of a sweep that only reports for a repair', async () => {
     await drift(pairs[0]!, '1.00');
-    await beginSweep(database.pool, 'report', 0);
-    await sweepChunk(database.pool, (await unfinishedSweep(database.pool))!.id, 1);
+    await beginSweep(database.worker.pool, 'report', 0);
+    await sweepChunk(database.worker.pool, (await unfinishedSweep(database.worker.pool))!.id, 1);
     const { out } = await repair();
     expect(out).toBe(
       `repaired  ${name(pairs[0]!)}: stored 0.00, right 1.00\n` +
@@ -106,8 +106,8 @@ describe('repair', () => {
   it('interrupted, says how to go on and exits with 130', async () => {
     for (const pair of pairs) await drift(pair, '1.00');
     const stopAtOnce = (interrupt: AbortController): void => interrupt.abort();
-    await beginSweep(database.pool, 'repair', 0);
-    await sweepChunk(database.pool, (await unfinishedSweep(database.pool))!.id, 2);
+    await beginSweep(database.worker.pool, 'repair', 0);
+    await sweepChunk(database.worker.pool, (await unfinishedSweep(database.worker.pool))!.id, 2);
     const { err, exitCode } = await runCommand(repairCommand, database, ['repair'], stopAtOnce);
     expect(err).toContain('interrupted: run it again to go on from here');
     expect(exitCode).toBe(130);

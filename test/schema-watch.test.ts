@@ -47,7 +47,7 @@ describeBackends('while the schema is', (open) => {
 
   /** A change with a mark and an event, and none of both is served. */
   async function expectHeld(stored: string, amount: string): Promise<void> {
-    await assign(database.pool, pair, amount);
+    await assign(database.upstream.pool, pair, amount);
     await events.giftAssigned([pair]);
     await eventually(
       async () => await looking.queue.getJobCounts('waiting', 'active'),
@@ -110,7 +110,7 @@ describeBackends('while the schema is', (open) => {
 
   it('torn away under a statement, no job fails and nothing is lost', async () => {
     await database.pool.query('alter table recalculation_failures rename to away');
-    await assign(database.pool, pair, '4.00');
+    await assign(database.upstream.pool, pair, '4.00');
     await events.giftAssigned([pair]);
     await eventually(
       async () => app.log.some((line) => line.includes('recalculation_failures')),

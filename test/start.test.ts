@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { GiftEventClient } from '../src/events/client.ts';
 import type { Pair } from '../src/events/contract.ts';
-import { openGiftEventsQueue, prepareQueue, type QueueConnection } from '../src/queue.ts';
+import { openGiftEventsQueue, type QueueConnection } from '../src/queue.ts';
 import { assign, countMarks, eventually, seedPairs, spent } from './support/budgets.ts';
 import { type Program, runProgram, startProgram } from './support/run-program.ts';
 import {
@@ -35,7 +35,7 @@ describeBackends('start', (open) => {
   });
 
   const settings = () => ({
-    DATABASE_URL: database.url,
+    DATABASE_URL: database.worker.url,
     GIFT_BUDGETS_DASHBOARD_PORT: '0',
     ...(queue.backend === 'redis' && { REDIS_URL: queue.url }),
   });
@@ -47,7 +47,7 @@ describeBackends('start', (open) => {
     );
 
   test('serves a mark', async () => {
-    await assign(database.pool, pair, '12.50');
+    await assign(database.upstream.pool, pair, '12.50');
     await becomes('12.50');
   });
 
@@ -113,15 +113,14 @@ describe('start ends at once', () => {
 
   beforeAll(async () => {
     database = await createTestDatabase();
-    await prepareQueue(connection());
     [pair] = (await seedPairs(database.pool, 1, 1)) as [Pair];
-    env = { DATABASE_URL: database.url, GIFT_BUDGETS_DASHBOARD_PORT: '0' };
+    env = { DATABASE_URL: database.worker.url, GIFT_BUDGETS_DASHBOARD_PORT: '0' };
   });
   afterAll(async () => {
     await database.close();
   });
 
-  const connection = (): QueueConnection => ({ backend: 'postgres', url: database.url });
+  const connection = (): QueueConnection => ({ backend: 'postgres', url: database.worker.url });
 
   test('on a second signal, and nothing is lost', async () => {
     const program = startProgram(['start'], env);
@@ -205,6 +204,7 @@ describe('what start refuses', () => {
   });
 
   test('a database without the tables of the queue, and what it says to type helps', async () => {
+    await migrated.pool.query('drop schema bullmq cascade');
     const env = { DATABASE_URL: migrated.url, GIFT_BUDGETS_DASHBOARD_PORT: '0' };
     const { code, err } = await runProgram(['start'], env);
     expect(code).toBe(1);
@@ -254,13 +254,13 @@ test('with Redis away it works from the marks, and stops when asked to', async (
   const database = await createTestDatabase();
   const [pair] = (await seedPairs(database.pool, 1, 1)) as [Pair];
   const program = startProgram(['start'], {
-    DATABASE_URL: database.url,
+    DATABASE_URL: database.worker.url,
     REDIS_URL: 'redis://127.0.0.1:1',
     GIFT_BUDGETS_DASHBOARD_PORT: '0',
   });
   try {
     await program.said(/started/);
-    await assign(database.pool, pair, '3.00');
+    await assign(database.upstream.pool, pair, '3.00');
     await eventually(
       () => spent(database.pool, pair),
       (found) => found === '3.00',

@@ -56,7 +56,7 @@ describeBackends('status', (open) => {
   });
 
   test('the lag, and a hint where it is long', async () => {
-    await assign(database.pool, pairs[0]!, '1.00');
+    await assign(database.upstream.pool, pairs[0]!, '1.00');
     expect((await status(queue)).out).toMatch(/^lag {7}0\.\d s, 1 pair pending\nfailures/);
     await database.pool.query(
       `update pending_recalculations set marked_at = clock_timestamp() - interval '61.5 s'`,
@@ -76,11 +76,11 @@ describeBackends('status', (open) => {
 
   test('failures: how many, and the first of them', async () => {
     for (const pair of pairs.slice(0, 7)) {
-      await assign(database.pool, pair, '99999999.99');
-      await assign(database.pool, pair, '0.01');
+      await assign(database.upstream.pool, pair, '99999999.99');
+      await assign(database.upstream.pool, pair, '0.01');
     }
     await catchUpOnce({
-      pool: database.pool,
+      pool: database.worker.pool,
       pairsMax: 500,
       pollMinMs: 1,
       pollMaxMs: 1,
@@ -114,11 +114,11 @@ describeBackends('status', (open) => {
     await database.pool.query('update person_occasions set budget_spent = 3 where person_id = 2');
     await database.pool.query('delete from pending_recalculations');
     for (const mode of ['report', 'repair'] as const) {
-      await beginSweep(database.pool, mode, 0);
-      const [sweep] = await lastSweeps(database.pool, 1);
-      while (await sweepChunk(database.pool, sweep!.id, 500));
+      await beginSweep(database.worker.pool, mode, 0);
+      const [sweep] = await lastSweeps(database.worker.pool, 1);
+      while (await sweepChunk(database.worker.pool, sweep!.id, 500));
     }
-    await beginSweep(database.pool, 'repair', 0);
+    await beginSweep(database.worker.pool, 'repair', 0);
     const { out } = await status(queue);
     const when = String.raw`20\d\d-\S+Z`;
     expect(out).toMatch(
@@ -149,7 +149,7 @@ describe('a queue that is not reachable hides nothing else', () => {
   };
 
   beforeEach(async () => {
-    await assign(database.pool, pairs[0]!, '1.00');
+    await assign(database.upstream.pool, pairs[0]!, '1.00');
   });
 
   test('Redis is away', async () => {
@@ -180,7 +180,11 @@ describe('a queue that is not reachable hides nothing else', () => {
   });
 
   test('the database lacks the tables of the queue', async () => {
-    const { out } = await status({ backend: 'postgres', url: database.url, schema: 'nowhere' });
+    const { out } = await status({
+      backend: 'postgres',
+      url: database.worker.url,
+      schema: 'nowhere',
+    });
     expectRest(out);
     expect(out).toContain(
       'queue     in PostgreSQL, not reachable (the database lacks the tables of the queue: ',

@@ -47,7 +47,7 @@ const drift = async (pair: Pair, amount: string) =>
 async function sweep(mode: SweepMode): Promise<Finding[]> {
   const chunks: SweptChunk[] = [];
   const observer = { sweep: (chunk: SweptChunk) => chunks.push(chunk) };
-  await sweepIfDue({ pool: database.pool, mode, intervalMs: 0, pairsMax: 5, observer });
+  await sweepIfDue({ pool: database.worker.pool, mode, intervalMs: 0, pairsMax: 5, observer });
   return chunks.flatMap(({ findings }) => findings);
 }
 
@@ -65,7 +65,7 @@ describe('a sweep', () => {
       }),
     ]);
     expect(await spent(database.pool, pairs[3]!)).toBe('0.00');
-    const [last] = await lastSweeps(database.pool, 1);
+    const [last] = await lastSweeps(database.worker.pool, 1);
     expect(last).toMatchObject({ mode: 'report', checked: PAIRS, drifted: 2, repaired: 0 });
     expect(last!.finishedAt!.getTime()).toBeGreaterThanOrEqual(last!.startedAt.getTime());
   });
@@ -76,7 +76,7 @@ describe('a sweep', () => {
     const found = await sweep('repair');
     expect(found.map(({ outcome }) => outcome)).toEqual(['repaired', 'repaired']);
     expect(await wrongTotals(database.pool)).toEqual([]);
-    const [last] = await lastSweeps(database.pool, 1);
+    const [last] = await lastSweeps(database.worker.pool, 1);
     expect(last).toMatchObject({ mode: 'repair', checked: PAIRS, drifted: 2, repaired: 2 });
     expect(await findingsOf(database.pool, last!.id)).toEqual([
       expect.objectContaining({ ...pairs[3], stored: '0.00', right: '7.00', outcome: 'repaired' }),
@@ -87,7 +87,7 @@ describe('a sweep', () => {
   });
 
   it('takes nothing that is pending for drift, by a mark of its own or for everything', async () => {
-    await assign(database.pool, pairs[0]!, '5.00');
+    await assign(database.upstream.pool, pairs[0]!, '5.00');
     expect(await sweep('repair')).toEqual([]);
     await sql('truncate pending_recalculations');
     await markEverything(database.pool);
@@ -164,16 +164,16 @@ describe('a sweep', () => {
   });
 
   it('that was left in the middle is gone on with where it was', async () => {
-    await beginSweep(database.pool, 'repair', 0);
-    const { id } = (await unfinishedSweep(database.pool))!;
-    await sweepChunk(database.pool, id, 1);
-    await sweepChunk(database.pool, id, 1);
+    await beginSweep(database.worker.pool, 'repair', 0);
+    const { id } = (await unfinishedSweep(database.worker.pool))!;
+    await sweepChunk(database.worker.pool, id, 1);
+    await sweepChunk(database.worker.pool, id, 1);
     await drift(pairs[0]!, '1.00'); // behind it
     await drift(pairs[23]!, '2.00'); // ahead of it
     expect((await sweep('repair')).map(({ stored, right }) => [stored, right])).toEqual([
       ['0.00', '2.00'],
     ]);
-    const all = await lastSweeps(database.pool, 10);
+    const all = await lastSweeps(database.worker.pool, 10);
     expect(all).toMatchObject([{ id, checked: PAIRS, repaired: 1 }]);
   });
 
@@ -181,13 +181,13 @@ describe('a sweep', () => {
     for (const pair of pairs) await drift(pair, '1.00');
     const chunks: SweptChunk[] = [];
     const observer = { sweep: (chunk: SweptChunk) => chunks.push(chunk) };
-    const options = { pool: database.pool, mode: 'repair', pairsMax: 2, observer } as const;
+    const options = { pool: database.worker.pool, mode: 'repair', pairsMax: 2, observer } as const;
     await Promise.all(
       [1, 2, 3].map(async () => await sweepIfDue({ ...options, intervalMs: 60_000 })),
     );
     // Whoever was skipped has left; whoever is last may have to be helped to the end.
     await sweepIfDue({ ...options, intervalMs: 60_000 });
-    const [last, ...others] = await lastSweeps(database.pool, 10);
+    const [last, ...others] = await lastSweeps(database.worker.pool, 10);
     expect(others).toEqual([]);
     expect(last).toMatchObject({ checked: PAIRS, drifted: PAIRS, repaired: PAIRS });
     expect(chunks.reduce((sum, { checked }) => sum + checked, 0)).toBe(PAIRS);
@@ -199,8 +199,8 @@ describe('a sweep', () => {
     await sql('alter table person_occasions disable trigger person_occasions_mark_updated');
     await sql('update person_occasions set budget_spent = 1');
     await sql('alter table person_occasions enable trigger person_occasions_mark_updated');
-    await sweepIfDue({ pool: database.pool, mode: 'report', intervalMs: 0, pairsMax: 500 });
-    const [last] = await lastSweeps(database.pool, 1);
+    await sweepIfDue({ pool: database.worker.pool, mode: 'report', intervalMs: 0, pairsMax: 500 });
+    const [last] = await lastSweeps(database.worker.pool, 1);
     expect(last!.drifted).toBe(1_200 + PAIRS);
     expect(await findingsOf(database.pool, last!.id)).toHaveLength(1_000);
   });
@@ -208,21 +208,26 @@ describe('a sweep', () => {
 
 describe('the schedule of the sweeps', () => {
   it('begins one when the last began long enough ago, and not before', async () => {
-    expect(await beginSweep(database.pool, 'repair', 3_600_000)).toBe(true);
+    expect(await beginSweep(database.worker.pool, 'repair', 3_600_000)).toBe(true);
     await sweep('repair');
-    expect(await beginSweep(database.pool, 'repair', 3_600_000)).toBe(false);
+    expect(await beginSweep(database.worker.pool, 'repair', 3_600_000)).toBe(false);
     await sql(`update budget_sweeps set started_at = started_at - interval '61 minutes'`);
-    expect(await beginSweep(database.pool, 'repair', 3_600_000)).toBe(true);
+    expect(await beginSweep(database.worker.pool, 'repair', 3_600_000)).toBe(true);
   });
 
   it('begins one only, whoever asks at the same time', async () => {
-    const asked = Array.from({ length: 10 }, () => beginSweep(database.pool, 'repair', 0));
+    const asked = Array.from({ length: 10 }, () => beginSweep(database.worker.pool, 'repair', 0));
     expect((await Promise.all(asked)).filter(Boolean)).toHaveLength(1);
   });
 
   it('is followed by the loop, which goes on after a lost connection and stops when asked', async () => {
     await drift(pairs[9]!, '4.00');
-    const options = { pool: database.pool, mode: 'repair', intervalMs: 10, pairsMax: 5 } as const;
+    const options = {
+      pool: database.worker.pool,
+      mode: 'repair',
+      intervalMs: 10,
+      pairsMax: 5,
+    } as const;
     const loops = [startSweeps(options), startSweeps(options)];
     await eventually(
       async () => await spent(database.pool, pairs[9]!),
@@ -251,11 +256,11 @@ describe('the schedule of the sweeps', () => {
          from generate_series(1, 1005) n`,
     );
     await sweep('repair');
-    expect(await lastSweeps(database.pool, 2_000)).toHaveLength(1_000);
+    expect(await lastSweeps(database.worker.pool, 2_000)).toHaveLength(1_000);
   });
 });
 
 async function catchUp(): Promise<void> {
   const timing = { pollMinMs: 1, pollMaxMs: 1, graceMs: () => 0 };
-  while (await catchUpOnce({ pool: database.pool, pairsMax: 500, ...timing }));
+  while (await catchUpOnce({ pool: database.worker.pool, pairsMax: 500, ...timing }));
 }

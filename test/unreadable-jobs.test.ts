@@ -40,7 +40,7 @@ async function start(queue: QueueConnection, more: Observer = {}): Promise<void>
     queueError: (error) => queueErrors.push(error),
   };
   const sizes = { concurrency: 4, pairsMax: 500, drainTimeoutMs: 5_000 };
-  worker = await startWorker({ pool: database.pool, queue, ...sizes, observer });
+  worker = await startWorker({ pool: database.worker.pool, queue, ...sizes, observer });
 }
 
 async function look(queue: QueueConnection): Promise<void> {

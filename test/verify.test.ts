@@ -37,7 +37,7 @@ afterAll(async () => {
 });
 
 const catchUpOptions = () => ({
-  pool: database.pool,
+  pool: database.worker.pool,
   pairsMax: 500,
   pollMinMs: 1,
   pollMaxMs: 1,
@@ -268,7 +268,7 @@ describe('comparing in chunks', () => {
     const recording: Queryable = {
       query: async (text, values) => {
         sent.push([text, values]);
-        return await database.pool.query(text, values);
+        return await database.reader.pool.query(text, values);
       },
     };
     return { recording, sent };
@@ -286,11 +286,11 @@ describe('comparing in chunks', () => {
     ] as const;
     for (const [person, occasion] of wrong) await drift(person, occasion, '-1.00');
     const expected = wrong.map((pair) => pair.join('-'));
-    const chunks = await compareAll(database.pool);
+    const chunks = await compareAll(database.reader.pool);
     expect(chunks.map((chunk) => chunk.checked)).toEqual([1_000, 1_000, 500]);
     expect(found(chunks)).toEqual(expected);
     for (const pairsMax of [1_250, 2_500, 9_999, 7]) {
-      const others = await compareAll(database.pool, { pairsMax });
+      const others = await compareAll(database.reader.pool, { pairsMax });
       expect(found(others)).toEqual(expected);
       expect(others.reduce((sum, chunk) => sum + chunk.checked, 0)).toBe(2_500);
     }
@@ -300,9 +300,9 @@ describe('comparing in chunks', () => {
     await storeRight(500);
     await drift(200, 5, '1.00');
     await drift(300, 3, '1.00');
-    const [first] = await compareAll(database.pool);
+    const [first] = await compareAll(database.reader.pool);
     expect(first!.last).toEqual({ personId: '200', occasionId: '5' });
-    const rest = await compareAll(database.pool, { after: first!.last });
+    const rest = await compareAll(database.reader.pool, { after: first!.last });
     expect(found(rest)).toEqual(['300-3']);
     expect(rest.map((chunk) => chunk.checked)).toEqual([1_000, 500]);
   });
@@ -349,7 +349,7 @@ describe('comparing in chunks', () => {
     const states: string[] = [];
     try {
       for (let round = 0; round < 150; round += 1) {
-        const chunks = await compareAll(database.pool, { pairsMax: 60 });
+        const chunks = await compareAll(database.reader.pool, { pairsMax: 60 });
         states.push(...chunks.flatMap((chunk) => chunk.differences.map((d) => d.state)));
       }
     } finally {
@@ -359,6 +359,6 @@ describe('comparing in chunks', () => {
     expect(states.length).toBeGreaterThan(0);
     expect(new Set(states)).toEqual(new Set(['pending']));
     await catchUp();
-    expect(found(await compareAll(database.pool))).toEqual([]);
+    expect(found(await compareAll(database.reader.pool))).toEqual([]);
   });
 });

@@ -18,7 +18,7 @@ const stops: (() => Promise<unknown>)[] = [];
 beforeAll(async () => {
   database = await createTestDatabase();
   [pair] = (await seedPairs(database.pool, 1, 1)) as [Pair];
-  await assign(database.pool, pair, '5.00');
+  await assign(database.upstream.pool, pair, '5.00');
 });
 afterEach(async () => {
   for (const stop of stops.splice(0).toReversed()) await stop();
@@ -50,7 +50,7 @@ describeBackends('jobs of a worker', (open) => {
     const looking = await look(connection);
     const migration = await lockBudgets();
     const killed = startProgram(['start'], {
-      DATABASE_URL: database.url,
+      DATABASE_URL: database.worker.url,
       GIFT_BUDGETS_DASHBOARD_PORT: '0',
       ...(connection.backend === 'redis' && { REDIS_URL: connection.url }),
     });
@@ -124,9 +124,9 @@ describe.skipIf(inject('redisUrl') === null)('a worker on Redis', () => {
 describe('a worker whose queue is in PostgreSQL', () => {
   it('is not started while it is away, outlives its restarts, and stops while it is away', async () => {
     const port = await freePort();
-    const proxy = createProxy(port, new URL(database.url));
+    const proxy = createProxy(port, new URL(database.worker.url));
     stops.push(async () => await proxy.stop());
-    const url = new URL(database.url);
+    const url = new URL(database.worker.url);
     url.host = `127.0.0.1:${port}`;
     const direct = await prepared();
     const through: QueueConnection = { ...direct, url: url.href };
@@ -154,9 +154,7 @@ async function ownQueue(connection: QueueConnection): Promise<QueueConnection> {
 }
 
 async function prepared(): Promise<QueueConnection & { backend: 'postgres' }> {
-  const { prepareQueue } = await import('../src/queue.ts');
-  const connection = { backend: 'postgres', url: database.url } as const;
-  await prepareQueue(connection);
+  const connection = { backend: 'postgres', url: database.worker.url } as const;
   return connection;
 }
 
@@ -165,7 +163,7 @@ async function start(
   drainTimeoutMs = 5_000,
 ): Promise<RecalculationWorker> {
   const sizes = { concurrency: 50, pairsMax: 500, drainTimeoutMs };
-  const worker = await startWorker({ pool: database.pool, queue: connection, ...sizes });
+  const worker = await startWorker({ pool: database.worker.pool, queue: connection, ...sizes });
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => await (stopped ??= worker.stop());
   stops.push(async () => await within(30_000, stop()));
@@ -191,7 +189,7 @@ async function serveOne(connection: QueueConnection): Promise<void> {
   const looking = openGiftEventsQueue(connection, () => {});
   try {
     await looking.connected();
-    await assign(database.pool, pair, '1.00');
+    await assign(database.upstream.pool, pair, '1.00');
     const { rows } = await database.pool.query('select sum(amount) as total from gift_persons');
     await looking.queue.add('gift.assigned', event());
     await eventually(

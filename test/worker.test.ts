@@ -42,7 +42,12 @@ describeBackends('a gift event', (open) => {
     retries = [];
     const observer: Observer = { retry: (_cause, error) => retries.push(error) };
     const sizes = { concurrency: 10, pairsMax: 500, drainTimeoutMs: 5_000 };
-    worker = await startWorker({ pool: database.pool, queue: connection, ...sizes, observer });
+    worker = await startWorker({
+      pool: database.worker.pool,
+      queue: connection,
+      ...sizes,
+      observer,
+    });
   });
   afterEach(async () => {
     await worker.stop();
@@ -57,7 +62,7 @@ describeBackends('a gift event', (open) => {
     ))!;
 
   it('without any option of its producer makes the total right, and says what it was', async () => {
-    await assign(database.pool, pairs[0]!, '12.50');
+    await assign(database.upstream.pool, pairs[0]!, '12.50');
     const { returnvalue } = await finished(await add('gift.assigned', affecting(pairs[0]!)));
     const outcome = { ...pairs[0], outcome: 'changed', before: '0.00', after: '12.50' };
     expect(returnvalue).toEqual({ changed: 1, pairs: [outcome] });
@@ -68,7 +73,7 @@ describeBackends('a gift event', (open) => {
   it('tells changed, unchanged, busy and missing pairs apart; busy ones keep a mark', async () => {
     const [changed, unchanged, busy] = pairs as [Pair, Pair, Pair];
     const missing = { personId: '987654321', occasionId: '1' };
-    await assign(database.pool, changed, '3.00');
+    await assign(database.upstream.pool, changed, '3.00');
     await database.pool.query('truncate pending_recalculations');
     const holder = await database.pool.connect();
     try {
@@ -106,9 +111,9 @@ describeBackends('a gift event', (open) => {
   });
 
   it('with a giftId alone recalculates the pairs to which that gift is assigned now', async () => {
-    await assign(database.pool, pairs[0]!, '1.00');
-    await assign(database.pool, pairs[3]!, '2.00');
-    await assign(database.pool, null, '4.00', pairs[0]!.personId);
+    await assign(database.upstream.pool, pairs[0]!, '1.00');
+    await assign(database.upstream.pool, pairs[3]!, '2.00');
+    await assign(database.upstream.pool, null, '4.00', pairs[0]!.personId);
     const { rows } = await database.pool.query('select distinct gift_id from gift_persons');
     const event = { version: 1, giftId: rows[0].gift_id };
     const { returnvalue } = await finished(await add('gift.repriced', event));
@@ -118,9 +123,9 @@ describeBackends('a gift event', (open) => {
   });
 
   it('whose pair cannot be stored fails for good and says why; its other pairs are stored', async () => {
-    await assign(database.pool, pairs[0]!, '99999999.99');
-    await assign(database.pool, pairs[0]!, '0.01');
-    await assign(database.pool, pairs[1]!, '5.00');
+    await assign(database.upstream.pool, pairs[0]!, '99999999.99');
+    await assign(database.upstream.pool, pairs[0]!, '0.01');
+    await assign(database.upstream.pool, pairs[1]!, '5.00');
     const job = await finished(await add('gift.assigned', affecting(pairs[0]!, pairs[1]!)));
     expect(await job.getState()).toBe('failed');
     expect(job.attemptsMade).toBe(1);
@@ -175,9 +180,10 @@ describeBackends('a gift event', (open) => {
 
   describe('while PostgreSQL is at fault, is not failed but served later', () => {
     it('serialization failures', async () => {
-      await assign(database.pool, pairs[0]!, '7.00');
+      await assign(database.upstream.pool, pairs[0]!, '7.00');
       await database.pool.query(`
         create sequence faults;
+        grant usage on sequence faults to public;
         create function fault() returns trigger language plpgsql as $$
         begin
           if nextval('faults') <= 3 then
@@ -198,7 +204,7 @@ describeBackends('a gift event', (open) => {
     });
 
     it('connections that are cut while it runs', async () => {
-      await assign(database.pool, pairs[1]!, '8.00');
+      await assign(database.upstream.pool, pairs[1]!, '8.00');
       const migration = await database.pool.connect();
       try {
         await migration.query('begin; lock table person_occasions in access exclusive mode');

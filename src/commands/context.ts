@@ -17,7 +17,10 @@ export interface CommandContext {
     options?: Partial<OpenStoresOptions>,
   ): Promise<T>;
   /** The same for those who need the database alone. */
-  withDatabase<T>(work: (database: Database) => Promise<T>): Promise<T>;
+  withDatabase<T>(
+    work: (database: Database) => Promise<T>,
+    options?: Partial<OpenStoresOptions>,
+  ): Promise<T>;
   /** Writes a line to standard output. */
   print(text: string): void;
   /** Writes a line to standard error: progress, warnings. */

@@ -54,7 +54,7 @@ async function withExamined(
   context: CommandContext,
   work: (examined: Examined) => Promise<void>,
 ): Promise<void> {
-  const { databaseUrl, redisUrl } = context.config();
+  const { databaseUrl, redisUrl, pooler } = context.config();
   const migrations = await knownMigrations();
   if (databaseUrl === undefined) {
     return await context.withStores(
@@ -63,6 +63,7 @@ async function withExamined(
   }
   await work({
     databaseUrl,
+    pooled: pooler === 'transaction',
     unreachable: await whyUnreachable(databaseUrl),
     queue:
       redisUrl === undefined

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { migrate } from '../database.ts';
 import { prepareQueue } from '../queue.ts';
+import type { Stores } from '../stores.ts';
 import type { CommandContext } from './context.ts';
 
 export function migrateCommand(context: CommandContext): Command {
@@ -12,7 +13,7 @@ export function migrateCommand(context: CommandContext): Command {
     )
     .addHelpText('after', '\nExit codes: 0 up to date, 1 not done (the message says why).')
     .action(async () => {
-      await context.withStores(async ({ database, queue, embedded }) => {
+      const migrating = async ({ database, queue, embedded }: Stores): Promise<void> => {
         const applied = await migrate(database);
         await prepareQueue(queue);
         for (const name of applied) context.print(`applied ${name}`);
@@ -20,6 +21,7 @@ export function migrateCommand(context: CommandContext): Command {
         else if (applied.length === 0)
           context.print('Nothing to apply: the database is up to date.');
         else context.print('The database is up to date.');
-      });
+      };
+      await context.withStores(migrating, { sessionFor: 'the lock of who migrates' });
     });
 }

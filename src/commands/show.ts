@@ -4,7 +4,7 @@ import {
   type NamedBudgetFilter,
   readNamedBudgets,
 } from '../budgets/named-budgets.ts';
-import type { Queryable } from '../database.ts';
+import type { Database, Queryable } from '../database.ts';
 import type { CommandContext } from './context.ts';
 import { findNamed } from './find-named.ts';
 import { type Column, type Format, FORMATS, renderRows } from './table.ts';
@@ -78,7 +78,7 @@ Exit codes: 0 shown (no budget at all is no error), 1 not shown (the message say
 130 interrupted.`,
     )
     .action(async (options: ShowOptions) => {
-      await context.withDatabase(async ({ pool }) => {
+      const showing = async ({ pool }: Database): Promise<void> => {
         const filter = await toFilter(pool, options);
         const tally = { budgets: 0, over: 0 };
         const chunks = countBudgets(tally, readNamedBudgets(pool, filter));
@@ -87,7 +87,8 @@ Exit codes: 0 shown (no budget at all is no error), 1 not shown (the message say
           if (context.interrupted.aborted) return context.setExitCode(130);
         }
         if (options.format === 'table') context.print(describeTally(tally));
-      });
+      };
+      await context.withDatabase(showing, { sessionFor: 'the cursor that "show" reads by' });
     });
 }
 

@@ -1,8 +1,9 @@
 import { Command } from 'commander';
 import { once } from 'node:events';
 import { startApp } from '../app.ts';
-import { pendingMigrations } from '../database.ts';
+import { knownMigrations } from '../database.ts';
 import { findEviction } from '../operations/redis-check.ts';
+import { readSchemaFit } from '../operations/schema-watch.ts';
 import { credentialsOf } from '../operations/serve-pages.ts';
 import { findExposure } from '../operations/web-server.ts';
 import { mustHaveQueueTables } from './queue-tables.ts';
@@ -27,11 +28,11 @@ export function startCommand(context: CommandContext): Command {
       if (exposure !== null) throw new CommandError(exposure);
       await context.withStores(
         async (stores) => {
-          const pending = await pendingMigrations(stores.database);
-          if (pending.length > 0) {
+          const fit = await readSchemaFit(stores.database.pool, await knownMigrations());
+          if (fit.state === 'older') {
             throw new CommandError(
-              `the database is not migrated (the first of ${pending.length} missing migrations is ` +
-                `${pending[0]}): run "gift-budgets migrate"`,
+              `the database is not migrated (the first of ${fit.missing.length} missing migrations ` +
+                `is ${fit.missing[0]}): run "gift-budgets migrate"`,
             );
           }
           await mustHaveQueueTables(stores);

@@ -26,6 +26,8 @@ export interface Monitor {
 
 export interface MonitorOptions {
   readonly databaseUrl: string;
+  /** Whether a pooler in transaction mode stands before the server. */
+  readonly pooled: boolean;
   readonly queue: QueueConnection;
   /** The names of the migrations that this version needs. */
   readonly knownMigrations: readonly string[];
@@ -36,7 +38,7 @@ export interface MonitorOptions {
 
 export async function createMonitor(options: MonitorOptions): Promise<Monitor> {
   const { log } = options;
-  const pool = createVitalsPool(options.databaseUrl);
+  const pool = createVitalsPool(options.databaseUrl, { pooled: options.pooled });
   const schemaWatch = await startSchemaWatch(pool, options.knownMigrations);
   schemaWatch.onChange((fit) => {
     const misfit = describeMisfit(fit);

@@ -118,8 +118,9 @@ async function waitedFor(pool: pg.Pool, { personId, occasionId }: Pair): Promise
   const waiter = await pool.connect();
   let broken: Error | undefined;
   try {
-    const { rows } = await waiter.query<{ pid: number }>('select pg_backend_pid() as pid');
     await waiter.query(`begin; set local lock_timeout = ${WAIT_MS}`);
+    // Inside the transaction: behind a pooler the next one may be on another connection.
+    const { rows } = await waiter.query<{ pid: number }>('select pg_backend_pid() as pid');
     let isWaiting = true;
     const waiting = waiter
       .query(
@@ -177,7 +178,7 @@ async function holdersOf(db: Queryable, transactions: readonly string[]): Promis
             coalesce(a.application_name, '') as "applicationName", a.state,
             extract(epoch from clock_timestamp() - coalesce(x.prepared, a.xact_start))::float8
               as "transactionSeconds",
-            left(a.query, 200) as query
+            left(nullif(a.query, '<insufficient privilege>'), 200) as query
        from holding h
        left join pg_stat_activity a on a.pid = h.pid
        left join pg_locks own

@@ -63,7 +63,7 @@ const CONNECT_TIMEOUT_MS = 2_000;
 /** Connections of their own: who looks must not take those of the work, and must not hang. */
 export function createVitalsPool(
   connectionString: string,
-  applicationName = 'gift-budgets monitor',
+  { pooled = false, applicationName = 'gift-budgets monitor' } = {},
 ): pg.Pool {
   const pool = new pg.Pool({
     connectionString,
@@ -71,7 +71,8 @@ export function createVitalsPool(
     application_name: applicationName,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     query_timeout: ANSWER_TIMEOUT_MS,
-    statement_timeout: ANSWER_TIMEOUT_MS,
+    // A pooler in transaction mode takes no setting for a session.
+    ...(pooled ? {} : { statement_timeout: ANSWER_TIMEOUT_MS }),
   });
   pool.on('error', () => {});
   return pool;

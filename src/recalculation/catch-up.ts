@@ -103,7 +103,7 @@ export async function catchUpOnce(
   }
   let walking = true;
   for (const deadline = passDeadline(); walking && inTime(deadline, signal);) {
-    walking = await recalculateChunkOfEverything(options);
+    walking = (await recalculateChunkOfEverything(options)) !== null;
     recalculated ||= walking;
   }
   return recalculated;
@@ -166,8 +166,10 @@ async function recalculateMarked(
   return { results, lastId };
 }
 
-/** @returns whether there was a chunk to recalculate. */
-async function recalculateChunkOfEverything(options: CatchUpOptions): Promise<boolean> {
+/** @returns null where there was no chunk to recalculate, or another process is at it. */
+export async function recalculateChunkOfEverything(
+  options: CatchUpOptions,
+): Promise<readonly PairResult[] | null> {
   const { pool, pairsMax, observer } = options;
   const startedAt = performance.now();
   const results = await inRecalculationTransaction(pool, async (client) => {
@@ -180,7 +182,7 @@ async function recalculateChunkOfEverything(options: CatchUpOptions): Promise<bo
   if (results && results.length > 0) {
     observer?.batch?.('mark', results, performance.now() - startedAt);
   }
-  return results !== null;
+  return results;
 }
 
 /** Where the data of a pair break the chunk's transaction, its pairs get marks of their own. */

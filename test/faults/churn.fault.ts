@@ -20,7 +20,7 @@ it('a million marks under an old snapshot slow catch-up down, and it recovers be
   const { database, pairs } = await openScene('postgres', { persons: 500, occasions: 4 });
   const [alone, ...others] = pairs as [Pair, ...Pair[]];
   const catchUp = startCatchUp({
-    pool: database.pool,
+    pool: database.worker.pool,
     pairsMax: 500,
     pollMinMs: 10,
     pollMaxMs: 250,

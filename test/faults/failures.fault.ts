@@ -22,7 +22,7 @@ describeQueues('sums that do not fit, mixed into batches of good pairs', (backen
     const tooBig = pairs.filter((_, at) => at % every === 0);
     const others = pairs.filter((_, at) => at % every !== 0);
     const send = bareSender(queue);
-    for (const pair of tooBig) await assign(database.pool, pair, MOST);
+    for (const pair of tooBig) await assign(database.upstream.pool, pair, MOST);
     await startWorkerProcess(database, queue);
 
     for (let round = 1; round <= ROUNDS; round += 1) {
@@ -31,7 +31,8 @@ describeQueues('sums that do not fit, mixed into batches of good pairs', (backen
       });
       const extra: string[] = [];
       const overflow = sleep(LOAD_MS / 2).then(async () => {
-        for (const pair of tooBig) extra.push(await assign(database.pool, pair, `${round}.01`));
+        for (const pair of tooBig)
+          extra.push(await assign(database.upstream.pool, pair, `${round}.01`));
         await send(tooBig);
       });
       await sleep(LOAD_MS);

@@ -134,7 +134,7 @@ function written({ pairs }: Scene): readonly Pair[] {
 /** Changes the other pairs behind their marks' backs, so that only good events make them right. */
 async function changeAndName({ database, pairs: all }: Scene): Promise<Event[]> {
   const pairs = all.slice(0, -WRITTEN);
-  for (const pair of pairs) await assign(database.pool, pair, '1.00');
+  for (const pair of pairs) await assign(database.upstream.pool, pair, '1.00');
   await database.pool.query('truncate pending_recalculations');
   return Array.from({ length: GOOD }, (_, n) => ({
     name: 'gift.assigned',
@@ -172,10 +172,10 @@ async function startCounting({ database, queue }: Scene) {
     queueError: (error) => seen.queueErrors.push(error),
   };
   const sizes = { concurrency: 100, pairsMax: 500, drainTimeoutMs: 5_000 };
-  const worker = await startWorker({ pool: database.pool, queue, ...sizes, observer });
+  const worker = await startWorker({ pool: database.worker.pool, queue, ...sizes, observer });
   onTestFinished(async () => await worker.stop());
   const timing = { pollMinMs: 10, pollMaxMs: 250, graceMs: () => 0 };
-  const catchUp = startCatchUp({ pool: database.pool, pairsMax: 500, ...timing });
+  const catchUp = startCatchUp({ pool: database.worker.pool, pairsMax: 500, ...timing });
   onTestFinished(async () => await catchUp.stop());
   return seen;
 }

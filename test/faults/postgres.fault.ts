@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { expect, it, onTestFinished } from 'vitest';
-import { prepareQueue, type QueueConnection } from '../../src/queue.ts';
+import type { QueueConnection } from '../../src/queue.ts';
 import { assign, countMarks, eventually, seedPairs } from '../support/budgets.ts';
 import { expectAtRest, wrongUnlisted } from './support/at-rest.ts';
 import { startWriters, type Writers } from './support/load.ts';
@@ -98,8 +98,10 @@ async function openWorkingScene(backend: Backend) {
   const postgres = await startOwnPostgres({ max_connections: String(CONNECTIONS_MAX) });
   const pairs = await seedPairs(postgres.observer, 50, 4);
   const redis = backend === 'redis' ? await openRedis() : null;
-  const queue: QueueConnection = redis?.connection ?? { backend: 'postgres', url: postgres.url };
-  await prepareQueue(queue);
+  const queue: QueueConnection = redis?.connection ?? {
+    backend: 'postgres',
+    url: postgres.worker.url,
+  };
   await Promise.all([1, 2].map(() => startWorkerProcess(postgres, queue)));
   const toClient = clientSender(queue);
   const toQueue = bareSender(queue);

@@ -148,7 +148,7 @@ describeQueues('a repair that is killed', (backend) => {
     );
     const killed: number[] = [];
     for (const least of [1, 12_000, 25_000]) {
-      const program = startProgram(['repair'], { DATABASE_URL: database.url });
+      const program = startProgram(['repair'], { DATABASE_URL: database.worker.url });
       await eventually(
         async () => (await progress(database)).checked,
         (checked) => checked >= least,

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import type { Pair } from '../../src/events/contract.ts';
 import { catchUpOnce } from '../../src/recalculation/catch-up.ts';
-import { createTestDatabase, type TestDatabase } from '../support/servers.ts';
+import { type Access, createTestDatabase, type TestDatabase } from '../support/servers.ts';
 import { type MakeRecalculation, SUM, type Writer } from './actors.ts';
 import { type cannotSeeEachOther, type Lane, orders, runOrder } from './schedule.ts';
 
@@ -13,15 +13,16 @@ export interface Harness {
 
 /** Orders run at the same time, each on a pair and connections of its own. */
 const LANES = 2;
-const ACTORS_MAX = 4;
+/** Two recalculations, and behind them up to two writers. */
+const ACTORS = ['worker', 'worker', 'upstream', 'upstream'] as const;
 
 export async function openHarness(): Promise<Harness> {
   const database = await createTestDatabase();
-  const connect = async () => preparing(await database.pool.connect());
+  const connect = async ({ pool }: Pick<Access, 'pool'>) => preparing(await pool.connect());
   const lanes = await Promise.all(
     Array.from({ length: LANES }, async () => ({
-      clients: await Promise.all(Array.from({ length: ACTORS_MAX }, connect)),
-      observer: await connect(),
+      clients: await Promise.all(ACTORS.map(async (actor) => await connect(database[actor]))),
+      observer: await connect(database),
     })),
   );
   await database.pool.query(`insert into gifts (name) values ('gift')`);
@@ -158,7 +159,7 @@ async function look(
 /** How many totals are wrong once catch-up has nothing left to do. */
 export async function wrongAtRest({ database }: Harness): Promise<number> {
   const timing = { pollMinMs: 1, pollMaxMs: 1, graceMs: () => 0 };
-  while (await catchUpOnce({ pool: database.pool, pairsMax: 500, ...timing }));
+  while (await catchUpOnce({ pool: database.worker.pool, pairsMax: 500, ...timing }));
   const { rows } = await database.pool.query(
     `select (select count(*)::int from person_occasions b where budget_spent <> ${SUM})
           + (select count(*)::int from pending_recalculations) as wrong`,

@@ -43,7 +43,7 @@ describeBackends(`random histories (PROPERTY_SEED=${seed})`, (open) => {
       const workers = await Promise.all(
         [1, 2].map(() =>
           startWorker({
-            pool: database.pool,
+            pool: database.worker.pool,
             queue,
             concurrency: 20,
             pairsMax: 50,
@@ -53,7 +53,7 @@ describeBackends(`random histories (PROPERTY_SEED=${seed})`, (open) => {
       );
       const catchUps = [1, 2].map(() =>
         startCatchUp({
-          pool: database.pool,
+          pool: database.worker.pool,
           pairsMax: 50,
           pollMinMs: 5,
           pollMaxMs: 50,
@@ -101,7 +101,7 @@ async function live(
   client: GiftEventClient,
   steps: readonly Step[],
 ): Promise<void> {
-  const { pool } = database;
+  const { pool } = database.upstream;
   const { rows } = await pool.query(
     `with p as (insert into persons (name) values ('p'), ('q') returning id),
           o as (insert into occasions (name) values ('x'), ('y') returning id),
@@ -126,7 +126,7 @@ async function live(
 }
 
 async function change(
-  { pool }: TestDatabase,
+  { pool: ownersPool, upstream: { pool } }: TestDatabase,
   what: Step['what'],
   pair: Pair,
   target: Pair,
@@ -161,7 +161,7 @@ async function change(
       await createBudget(pool, pair);
       break;
     case 'foreignSave':
-      await pool.query(
+      await ownersPool.query(
         'update person_occasions set budget_spent = 1234.56 where person_id = $1 and occasion_id = $2',
         key,
       );

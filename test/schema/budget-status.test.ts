@@ -13,7 +13,7 @@ let reader: BudgetReader;
 
 beforeAll(async () => {
   database = await createTestDatabase();
-  reader = new BudgetReader(database.pool);
+  reader = new BudgetReader(database.reader.pool);
 });
 afterAll(async () => {
   await database.close();

@@ -44,7 +44,7 @@ describe('inserts', () => {
   });
 
   it('on conflict do update marks what it inserts and what it updates', async () => {
-    const id = await assign(database.pool, a, '5.00');
+    const id = await assign(database.upstream.pool, a, '5.00');
     expect(
       await marksOf(
         `insert into gift_persons (id, gift_id, person_id, occasion_id, amount)
@@ -56,7 +56,7 @@ describe('inserts', () => {
   });
 
   it('on conflict do nothing marks nothing that it left alone', async () => {
-    const id = await assign(database.pool, a, '5.00');
+    const id = await assign(database.upstream.pool, a, '5.00');
     expect(
       await marksOf(
         `insert into gift_persons (id, gift_id, person_id, occasion_id, amount)
@@ -68,7 +68,7 @@ describe('inserts', () => {
 
 describe('updates and deletes', () => {
   it('update … from', async () => {
-    const id = await assign(database.pool, a, '5.00');
+    const id = await assign(database.upstream.pool, a, '5.00');
     expect(
       await marksOf(
         `update gift_persons gp set amount = v.amount
@@ -78,8 +78,8 @@ describe('updates and deletes', () => {
   });
 
   it('delete … using', async () => {
-    await assign(database.pool, a, '5.00');
-    await assign(database.pool, b, '5.00');
+    await assign(database.upstream.pool, a, '5.00');
+    await assign(database.upstream.pool, b, '5.00');
     expect(
       await marksOf(
         `delete from gift_persons gp using occasions o
@@ -90,8 +90,8 @@ describe('updates and deletes', () => {
 
   it('merge marks what it inserts, updates and deletes', async () => {
     const [first] = (await seedPairs(database.pool, 1, 1)) as [Pair];
-    const updated = await assign(database.pool, a, '5.00');
-    const deleted = await assign(database.pool, b, '5.00');
+    const updated = await assign(database.upstream.pool, a, '5.00');
+    const deleted = await assign(database.upstream.pool, b, '5.00');
     expect(
       await marksOf(
         `merge into gift_persons gp
@@ -106,7 +106,7 @@ describe('updates and deletes', () => {
   });
 
   it('several statements in one, with their results used', async () => {
-    const id = await assign(database.pool, a, '5.00');
+    const id = await assign(database.upstream.pool, a, '5.00');
     expect(
       await marksOf(
         `with gone as (delete from gift_persons where id = ${id} returning gift_id, amount)
@@ -117,7 +117,7 @@ describe('updates and deletes', () => {
   });
 
   it('a statement that changes no row marks nothing', async () => {
-    await assign(database.pool, a, '5.00');
+    await assign(database.upstream.pool, a, '5.00');
     expect(await marksOf('update gift_persons set amount = 1 where id = -1')).toEqual([]);
     expect(await marksOf('delete from gift_persons where id = -1')).toEqual([]);
   });
@@ -127,7 +127,7 @@ describe('what reaches assignments through a foreign key', () => {
   const moved = (id: string): string => String(BigInt(id) + 1_000_000n);
 
   beforeEach(async () => {
-    await assign(database.pool, a, '5.00');
+    await assign(database.upstream.pool, a, '5.00');
   });
 
   it('a new key of an occasion marks the old pair and the new one', async () => {

@@ -33,7 +33,7 @@ describe('a change of an assignment marks its pair', () => {
   });
 
   it('update of each column, and delete', async () => {
-    const id = await assign(database.pool, a!, '5.00');
+    const id = await assign(database.upstream.pool, a!, '5.00');
     const changes = [
       'amount = 6',
       'amount = null',
@@ -55,7 +55,7 @@ describe('a change of an assignment marks its pair', () => {
   });
 
   it('a move marks both pairs, a move to or from no occasion the one there is', async () => {
-    const id = await assign(database.pool, a!, '5.00');
+    const id = await assign(database.upstream.pool, a!, '5.00');
     const move = async (occasionId: string | null) => {
       await clear();
       await sql('update gift_persons set occasion_id = $2 where id = $1', [id, occasionId]);
@@ -67,7 +67,7 @@ describe('a change of an assignment marks its pair', () => {
   });
 
   it('an assignment for no occasion marks nothing', async () => {
-    await assign(database.pool, null, '5.00', a!.personId);
+    await assign(database.upstream.pool, null, '5.00', a!.personId);
     expect(await countMarks(database.pool)).toBe(0);
   });
 
@@ -92,7 +92,7 @@ describe('a change of an assignment marks its pair', () => {
   );
 
   it('a new key of the person marks the old pair and the new one', async () => {
-    await assign(database.pool, a!, '5.00');
+    await assign(database.upstream.pool, a!, '5.00');
     await clear();
     await sql('update persons set id = id + 1000000 where id = $1', [a!.personId]);
     const moved = `${BigInt(a!.personId) + 1000000n}-${a!.occasionId}`;
@@ -102,7 +102,7 @@ describe('a change of an assignment marks its pair', () => {
   });
 
   it('truncate leaves one mark for everything', async () => {
-    await assign(database.pool, a!, '5.00');
+    await assign(database.upstream.pool, a!, '5.00');
     await clear();
     await sql('truncate gift_persons');
     expect(await markedPairs(database.pool)).toEqual(['everything']);

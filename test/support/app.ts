@@ -21,7 +21,14 @@ export async function openApp(
   const log: string[] = [];
   const logger = pino({ level: 'warn' }, { write: (line: string) => log.push(line) });
   const config = loadConfig({ GIFT_BUDGETS_DASHBOARD_PORT: '0', ...env });
-  const stores = { database, queue, databaseUrl: database.url, embedded: false, close };
+  const { url, pool } = database.worker;
+  const stores = {
+    database: { ...database, pool },
+    queue,
+    databaseUrl: url,
+    embedded: false,
+    close,
+  };
   const app = await startApp(config, stores, logger);
   return { ...app, url: app.pages!.url, log };
 }

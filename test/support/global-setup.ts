@@ -7,16 +7,17 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
-import { migrate, openDatabase } from '../../src/database.ts';
 import { startEmbeddedPostgres } from '../../src/embedded/server.ts';
 import { freePort, isOnPath } from './outages.ts';
+import { deploy, dropRoles, nameRoles, type TestRoles } from './roles.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
     /** A server's maintenance database; tests make databases of their own beside it. */
     postgresUrl: string;
-    /** A migrated database to clone. */
+    /** A database to clone, with schema, queue and grants. */
     templateName: string;
+    roles: TestRoles;
     redisUrl: string | null;
   }
 }
@@ -39,12 +40,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const prefix = `gift_budgets_test_${process.pid}`;
   const templateName = `${prefix}_template`;
   await execute(postgresUrl, `create database ${templateName}`);
-  const template = await openDatabase(databaseUrl(postgresUrl, templateName));
-  await migrate(template);
-  await template.close();
+  const roles = nameRoles(prefix);
+  await deploy(databaseUrl(postgresUrl, templateName), roles);
   const redis = await startRedis();
   project.provide('postgresUrl', postgresUrl);
   project.provide('templateName', templateName);
+  project.provide('roles', roles);
   project.provide('redisUrl', redis?.url ?? null);
   return async () => {
     await redis?.stop();
@@ -53,6 +54,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       postgresUrl,
       `select datname from pg_database where datname like '${prefix}%'`,
     );
+    if (left.length === 0) await dropRoles(postgresUrl, roles);
     await own?.stop();
     const files = (await readdir(temporary)).filter((name) => name.startsWith('gift-budgets-'));
     await rm(temporary, { recursive: true });

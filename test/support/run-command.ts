@@ -2,11 +2,22 @@ import { Command } from 'commander';
 import type { CommandContext } from '../../src/commands/context.ts';
 import type { Database } from '../../src/database.ts';
 import type { QueueConnection } from '../../src/queue.ts';
+import type { Grantee } from '../../src/grants.ts';
 import type { Stores } from '../../src/stores.ts';
+import type { Access } from './servers.ts';
 
 /** The stores a command is given; those that it must not ask for may be missing. */
-export interface CommandStores extends Pick<Database, 'pool'> {
+export interface CommandStores
+  extends Pick<Database, 'pool'>, Partial<Record<Grantee, Pick<Access, 'pool'>>> {
   readonly queue?: QueueConnection;
+}
+
+/** The role that each command needs no more than; the help of `gift-budgets grants` says the same. */
+function roleFor(args: readonly string[]): Grantee {
+  const [command = ''] = args;
+  if (command === 'import') return 'upstream';
+  if (command === 'failures' && args.includes('--retry')) return 'worker';
+  return ['show', 'verify', 'failures'].includes(command) ? 'reader' : 'worker';
 }
 
 export interface CommandRun {
@@ -35,15 +46,17 @@ export async function runCommand(
   const unavailable = (): never => {
     throw new Error('this command was not given that by the test');
   };
+  const { pool } = stores[roleFor(args)] ?? stores;
+  const database = { ...stores, pool } as Database;
   const command = create({
     config: unavailable,
     settings: unavailable,
     log: unavailable,
     async withStores(work) {
       const { queue } = stores;
-      return queue ? await work({ database: stores as Database, queue } as Stores) : unavailable();
+      return queue ? await work({ database, queue } as Stores) : unavailable();
     },
-    withDatabase: async (work) => await work(stores as Database),
+    withDatabase: async (work) => await work(database),
     print(text) {
       run.out += `${text}\n`;
       onPrint(interrupt);

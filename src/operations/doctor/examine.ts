@@ -22,6 +22,8 @@ export interface CheckedFinding extends Finding {
 
 export interface Examined {
   readonly databaseUrl: string;
+  /** Whether a pooler in transaction mode stands in between. */
+  readonly pooled?: boolean;
   /** Why the database cannot be connected to, where that is known already. */
   readonly unreachable: string | null;
   readonly queue: QueueConnection;
@@ -81,10 +83,10 @@ function unreachable(reason: string): Finding {
 }
 
 async function* examineDatabase(
-  { databaseUrl, queue, knownMigrations, now }: Examined,
+  { databaseUrl, pooled, queue, knownMigrations, now }: Examined,
   limits: Limits,
 ): AsyncGenerator<CheckedFinding> {
-  const pool = createVitalsPool(databaseUrl, 'gift-budgets doctor');
+  const pool = createVitalsPool(databaseUrl, { pooled, applicationName: 'gift-budgets doctor' });
   try {
     let isMigrated = true;
     yield* runChecks([

@@ -46,7 +46,7 @@ const RECONNECT_MS = 50;
  * Called in a test, whose end ends them too.
  */
 export function startWriters(
-  { url }: { readonly url: string },
+  { upstream }: { readonly upstream: { readonly url: string } },
   pairs: readonly Pair[],
   options: WritersOptions = {},
 ): Writers {
@@ -54,7 +54,7 @@ export function startWriters(
   const stopping = new AbortController();
   const running = Array.from({ length: options.writers ?? 4 }, async () => {
     while (!stopping.signal.aborted) {
-      await writeUntilLost(url, pairs, options, written, stopping.signal);
+      await writeUntilLost(upstream.url, pairs, options, written, stopping.signal);
     }
   });
   const stop = async (): Promise<Written> => {

@@ -3,13 +3,15 @@ import { readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
-import { onTestFinished } from 'vitest';
-import { migrate, openDatabase } from '../../../src/database.ts';
+import { inject, onTestFinished } from 'vitest';
 import { startEmbeddedPostgres } from '../../../src/embedded/server.ts';
+import { deploy, urlAs } from '../../support/roles.ts';
 
 /** A PostgreSQL server of the test's own, with one migrated database. */
 export interface OwnPostgres {
   readonly url: string;
+  readonly worker: { readonly url: string };
+  readonly upstream: { readonly url: string };
   /** Looks on as `OBSERVER`; it connects again after a restart. */
   readonly observer: pg.Pool;
   /** Crashes the server and starts it again; returns once it has recovered. */
@@ -30,9 +32,8 @@ export async function startOwnPostgres(settings: Record<string, string>): Promis
   await maintenance.query('create database faults');
   const { rows } = await maintenance.query<{ data_directory: string }>('show data_directory');
   await maintenance.end();
-  const database = await openDatabase(url.href);
-  await migrate(database);
-  await database.close();
+  const roles = inject('roles');
+  await deploy(url.href, roles);
 
   const observer = new pg.Pool({
     connectionString: url.href,
@@ -45,7 +46,16 @@ export async function startOwnPostgres(settings: Record<string, string>): Promis
   });
   observer.on('error', () => {});
   onTestFinished(async () => await observer.end());
-  return { url: url.href, observer, crash: async () => await crash(rows[0]!.data_directory) };
+  const [worker, upstream] = (['worker', 'upstream'] as const).map((grantee) => ({
+    url: urlAs(url.href, roles, grantee),
+  }));
+  return {
+    url: url.href,
+    worker: worker!,
+    upstream: upstream!,
+    observer,
+    crash: async () => await crash(rows[0]!.data_directory),
+  };
 }
 
 async function crash(dataDirectory: string): Promise<void> {

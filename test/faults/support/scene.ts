@@ -2,7 +2,7 @@ import { describe, inject, onTestFinished } from 'vitest';
 import type { Queryable } from '../../../src/database.ts';
 import { GiftEventClient } from '../../../src/events/client.ts';
 import type { Pair } from '../../../src/events/contract.ts';
-import { openGiftEventsQueue, prepareQueue, type QueueConnection } from '../../../src/queue.ts';
+import { openGiftEventsQueue, type QueueConnection } from '../../../src/queue.ts';
 import { assign, eventually, seedPairs, spent } from '../../support/budgets.ts';
 import { createOwnRedis, freePort, type OwnRedis } from '../../support/outages.ts';
 import { type Program, startProgram } from '../../support/run-program.ts';
@@ -35,8 +35,8 @@ export async function openScene(
   onTestFinished(async () => await database.close());
   const pairs = await seedPairs(database.pool, persons, occasions);
   const redis = backend === 'redis' ? await openRedis() : null;
-  const queue: QueueConnection = redis?.connection ?? { backend: 'postgres', url: database.url };
-  await prepareQueue(queue);
+  const { url } = database.worker;
+  const queue: QueueConnection = redis?.connection ?? { backend: 'postgres', url };
   return { database, queue, redis, pairs };
 }
 
@@ -52,12 +52,12 @@ export async function openRedis(): Promise<OwnRedis> {
  * fails the test if it had ended by itself.
  */
 export async function startWorkerProcess(
-  { url }: { readonly url: string },
+  { worker }: { readonly worker: { readonly url: string } },
   queue: QueueConnection,
   env: NodeJS.ProcessEnv = {},
 ): Promise<Program> {
   const program = startProgram(['start'], {
-    DATABASE_URL: url,
+    DATABASE_URL: worker.url,
     GIFT_BUDGETS_DASHBOARD_PORT: '0',
     ...(queue.backend === 'redis' && { REDIS_URL: queue.url }),
     ...env,
