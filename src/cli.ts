@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { createRequire } from 'node:module';
 import { Command } from 'commander';
 import type { Logger } from 'pino';
 import { configCommand } from './commands/config.ts';
@@ -28,6 +29,11 @@ const NOT_PERMITTED = '42501';
 
 /** Signals this close together are one. */
 const SAME_SIGNAL_MS = 500;
+
+/** By its own name, which is right beside src and, compiled, beside dist. */
+const { version } = createRequire(import.meta.url)('gift-budgets/package.json') as {
+  version: string;
+};
 
 const interruption = new AbortController();
 
@@ -69,6 +75,7 @@ const context: CommandContext = {
 
 const program = new Command('gift-budgets')
   .description('Keeps the stored total of every gift budget right, cheap to read, and fresh.')
+  .version(version)
   .addHelpText(
     'after',
     `

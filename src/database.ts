@@ -11,11 +11,9 @@ import {
 } from '@mikro-orm/postgresql';
 import pg from 'pg';
 import { entities } from './entities/index.ts';
+import type { Queryable } from './queryable.ts';
 
-/** What a single statement needs: a pool, a client of it, or a connection of somebody else's. */
-export interface Queryable {
-  query(text: string, values?: unknown[]): Promise<{ rows: Record<string, unknown>[] }>;
-}
+export type { Queryable };
 
 /** A connection that parses and plans a statement once, under its name. */
 export interface Session extends Queryable {

@@ -9,7 +9,6 @@ export {
   type WaitOptions,
 } from './budgets/reader.ts';
 export { BudgetFailedError, BudgetNotFreshError } from './budgets/wait-until-fresh.ts';
-export type { Queryable } from './database.ts';
 export {
   GiftEventBuffer,
   type GiftEventBufferOptions,
@@ -38,4 +37,5 @@ export {
   type SentEvents,
 } from './events/client.ts';
 export { GiftEventSubscriber } from './events/mikro-orm-subscriber.ts';
+export type { Queryable } from './queryable.ts';
 export type { QueueConnection } from './queue.ts';

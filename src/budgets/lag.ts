@@ -1,4 +1,4 @@
-import type { Queryable } from '../database.ts';
+import type { Queryable } from '../queryable.ts';
 
 /** How far the stored totals are behind the assignments. */
 export interface Lag {

@@ -1,6 +1,6 @@
 import type pg from 'pg';
-import type { Queryable } from '../database.ts';
 import type { Id } from '../events/contract.ts';
+import type { Queryable } from '../queryable.ts';
 import { type Budget, BUDGET_COLUMNS, toBudget } from './budget.ts';
 
 /** A budget with the names that people know it by. */

@@ -1,5 +1,5 @@
-import type { Queryable } from '../database.ts';
 import type { Pair } from '../events/contract.ts';
+import type { Queryable } from '../queryable.ts';
 import {
   type Budget,
   BUDGET_COLUMNS,

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Queryable } from '../database.ts';
 import type { Pair } from '../events/contract.ts';
+import type { Queryable } from '../queryable.ts';
 import { type Budget, BUDGET_COLUMNS, toBudget } from './budget.ts';
 import {
   IS_PENDING,

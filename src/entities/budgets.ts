@@ -34,7 +34,7 @@ export const PersonOccasion = defineEntity({
     occasion: () =>
       p.manyToOne(Occasion).primary().deleteRule('cascade').updateRule('cascade').index(false),
     budgetAmount: p.decimal('string').precision(10).scale(2).nullable(),
-    budgetSpent: p.decimal('string').precision(10).scale(2).default('0'),
+    budgetSpent: p.decimal('string').precision(10).scale(2).defaultRaw('0'),
     budgetCurrency: p.string().length(3).default('USD'),
     budgetNotes: p.text().nullable(),
   },

@@ -30,10 +30,15 @@ export interface ProgramEnd {
  * Starts `gift-budgets` in a process group of its own.
  *
  * @param env what is set besides PATH, HOME and TMPDIR; nothing else of ours is handed on.
+ * @param program the Node and the command line of it, those of this repository unless given.
  */
-export function startProgram(args: readonly string[], env: NodeJS.ProcessEnv = {}): Program {
+export function startProgram(
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+  { node = process.execPath, cli = CLI } = {},
+): Program {
   const { PATH, HOME, TMPDIR } = process.env;
-  const child = spawn(process.execPath, [CLI, ...args], {
+  const child = spawn(node, [cli, ...args], {
     env: { PATH, HOME, TMPDIR, ...env },
     detached: true,
     stdio: 'pipe',
