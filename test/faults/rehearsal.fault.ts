@@ -49,7 +49,7 @@ describeQueues('on the overview and in the metrics', (backend) => {
     );
     await page?.getByText('All is well').waitFor();
     await page?.getByRole('alert').waitFor({ state: 'hidden' });
-  }, 120_000);
+  }, 180_000);
 
   it('a worker whose connections hang', async () => {
     const scene = await openScene(backend);
@@ -70,7 +70,7 @@ describeQueues('on the overview and in the metrics', (backend) => {
     proxy.thaw();
     const next = await startStation({ ...scene, database: { ...scene.database, url } });
     await next.measures('gift_budgets_healthy', (healthy) => healthy === 1);
-  }, 120_000);
+  }, 180_000);
 
   it.runIf(backend === 'redis')(
     'Redis that is away',
@@ -110,7 +110,7 @@ describeQueues('on the overview and in the metrics', (backend) => {
     expect(await spent(scene.database.pool, pair)).toBe('9.00');
     await station.isWell();
     await station.measures('gift_budgets_last_sweep_drifted_pairs', (pairs) => pairs === 0);
-  }, 120_000);
+  }, 180_000);
 
   it('a flood of poison, until it is removed on the page of the queue', async () => {
     const scene = await openScene(backend);
@@ -139,7 +139,7 @@ describeQueues('on the overview and in the metrics', (backend) => {
       (jobs) => jobs === 0,
     );
     await station.isWell();
-  }, 120_000);
+  }, 180_000);
 
   it('a budget that somebody holds, until he is ended as "gift-budgets explain" says', async () => {
     const scene = await openScene(backend);
@@ -174,7 +174,7 @@ describeQueues('on the overview and in the metrics', (backend) => {
     await station.isWell();
     await station.measures('gift_budgets_lag_seconds', (seconds) => seconds === 0);
     expect(await spent(scene.database.pool, held)).toBe('5.00');
-  }, 120_000);
+  }, 180_000);
 });
 
 function settingsOf({ database, queue }: Scene): NodeJS.ProcessEnv {

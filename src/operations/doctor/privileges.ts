@@ -26,13 +26,18 @@ async function findMissing(db: Queryable, role: string, quoted: string): Promise
       order by min(w.place)`,
     [wanted.map(({ table }) => table), wanted.map(({ privilege }) => privilege)],
   );
-  return rows.map((row) => {
-    const { relation, privileges } = row as { relation: string; privileges: string };
-    return error(`the role ${role} may not ${privileges} on ${relation}`, {
+  if (rows.length === 0) return [];
+  const lacking = rows as { relation: string; privileges: string }[];
+  const names = lacking.map(({ relation }) => relation).join(', ');
+  return [
+    error(`the role ${role} may not do all that a worker does, on ${names}`, {
       why: 'What a worker does under this role fails: permission denied.',
-      sql: [`grant ${privileges} on ${relation} to ${quoted};`],
-    });
-  });
+      todo: 'As the owner of the tables, or ask again under the role of the workers:',
+      sql: lacking.map(
+        ({ relation, privileges }) => `grant ${privileges} on ${relation} to ${quoted};`,
+      ),
+    }),
+  ];
 }
 
 /** A policy hides rows without a word: sums would be wrong, and marks would not be found. */

@@ -13,7 +13,7 @@ export async function checkTriggers(db: Queryable): Promise<readonly Finding[]> 
     compareTrigger(expected, triggers.get(expected.name)),
   );
   return orOk(
-    [...functions, ...problems],
+    [...functions, ...problems, ...findSilent(triggers)],
     `all ${MARK_TRIGGERS.length} that write the marks are enabled, and as this version makes them`,
   );
 }
@@ -54,21 +54,37 @@ function compareTrigger(expected: MarkTrigger, found: FoundTrigger | undefined):
       }),
     ];
   }
-  const why = WHY_SILENT[found.enabled];
-  if (why === undefined) return [];
-  return [
-    error(`${name} on ${table} ${why}`, {
-      why: UNMARKED,
-      todo: 'Enable it, and have every total recalculated:',
-      sql: [DO_NOT_WAIT, `alter table ${table} enable trigger ${name};`, MARK_EVERYTHING],
+  return [];
+}
+
+/** Mostly all of a table are disabled at once, so they are told together. */
+function findSilent(found: ReadonlyMap<string, FoundTrigger>): Finding[] {
+  return ['gift_persons', 'person_occasions'].flatMap((table) =>
+    Object.entries(WHY_SILENT).flatMap(([enabled, why]) => {
+      const silent = MARK_TRIGGERS.filter(
+        (trigger) => trigger.table === table && found.get(trigger.name)?.enabled === enabled,
+      ).map(({ name }) => name);
+      if (silent.length === 0) return [];
+      const are = silent.length === 1 ? 'is' : 'are';
+      return [
+        error(`${silent.join(', ')} on ${table} ${are} ${why}`, {
+          why: 'What should be marked goes unmarked: totals go wrong, and only a sweep finds it.',
+          todo: 'Enable what is disabled, and have every total recalculated:',
+          sql: [
+            DO_NOT_WAIT,
+            ...silent.map((name) => `alter table ${table} enable trigger ${name};`),
+            MARK_EVERYTHING,
+          ],
+        }),
+      ];
     }),
-  ];
+  );
 }
 
 /** By tgenabled; the others fire. */
 const WHY_SILENT: Readonly<Record<string, string>> = {
-  D: 'is disabled',
-  R: 'is enabled for replication alone',
+  D: 'disabled',
+  R: 'enabled for replication alone',
 };
 
 async function checkFunctions(db: Queryable): Promise<Finding[]> {
