@@ -29,8 +29,11 @@ export interface BenchDatabase extends Database {
 }
 
 /** Runs the work on a PostgreSQL of its own, migrated, whose settings are printed. */
-export async function withPostgres<T>(work: (database: BenchDatabase) => Promise<T>): Promise<T> {
-  const server = await startEmbeddedPostgres({ settings: POSTGRES_SETTINGS });
+export async function withPostgres<T>(
+  work: (database: BenchDatabase) => Promise<T>,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<T> {
+  const server = await startEmbeddedPostgres({ settings: { ...POSTGRES_SETTINGS, ...settings } });
   try {
     return await withMigrated(server.url, async (database) => {
       await database.pool.query('create extension pg_stat_statements');
