@@ -1,17 +1,16 @@
 import { readdir } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { MigrateOptions, MigrationInfo, MikroORM as AnyMikroORM } from '@mikro-orm/core';
-import { Migrator as MikroOrmMigrator } from '@mikro-orm/migrations';
 import {
   defineConfig,
   MikroORM,
   type Options,
   type PostgreSqlConnection,
 } from '@mikro-orm/postgresql';
-import pg from 'pg';
+import type pg from 'pg';
 import { entities } from './entities/index.ts';
 import type { Queryable } from './queryable.ts';
+import { createMigrator } from './migrating/migrator.ts';
+import type { RunnerOptions } from './migrating/runner.ts';
 
 export type { Queryable };
 
@@ -41,11 +40,15 @@ export interface OpenDatabaseOptions {
   readonly pooled?: boolean;
   /** Whether the migrator says what it does on standard output, as its CLI should. */
   readonly tellMigrations?: boolean;
+  /** How migrations are run. */
+  readonly migrating?: RunnerOptions;
 }
 
-/** The advisory lock of whoever migrates: "gift" in ASCII. */
-const MIGRATION_LOCK = 0x67696674;
-const MIGRATION_LOCK_POLL_MS = 100;
+/**
+ * The table of applied migrations: not MikroORM's usual name, because the database may well have such a
+ * table already, of a service that is migrated by MikroORM too.
+ */
+export const MIGRATIONS_TABLE = 'gift_budgets_migrations';
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url));
 
@@ -55,7 +58,7 @@ export function mikroOrmOptions(url: string, options: OpenDatabaseOptions = {}):
     clientUrl: url,
     ...schemaOf(url),
     entities,
-    extensions: [Migrator],
+    extensions: [createMigrator(options.migrating)],
     pool: { min: 0, max: options.poolMax ?? 10 },
     driverOptions: {
       application_name: options.applicationName ?? 'gift-budgets',
@@ -67,10 +70,11 @@ export function mikroOrmOptions(url: string, options: OpenDatabaseOptions = {}):
     // Compiled or not, the migrations lie beside src, and are what this very file is: .ts or .js.
     preferTs: import.meta.url.endsWith('.ts'),
     migrations: {
+      tableName: MIGRATIONS_TABLE,
       path: MIGRATIONS,
       pathTs: MIGRATIONS,
       glob: 'Migration!(*.d).{js,ts}',
-      // Each in a transaction of its own: a lock is held for one step, and what is applied stays.
+      // Each by itself: a lock is held for one step, and what is applied stays.
       transactional: true,
       allOrNothing: false,
       // Without a snapshot file migration:check asks the database itself.
@@ -82,6 +86,7 @@ export function mikroOrmOptions(url: string, options: OpenDatabaseOptions = {}):
       ignoreSchema: ['bullmq'],
       ignoreTriggers: true,
       ignoreRoutines: true,
+      skipTables: ['gift_budgets_objects'],
       skipViews: ['budget_contributions', 'budget_status'],
     },
   });
@@ -140,63 +145,4 @@ export async function migrate({ orm }: Database): Promise<string[]> {
 /** The names of the migrations that are missing. */
 export async function pendingMigrations({ orm }: Database): Promise<string[]> {
   return (await orm.migrator.getPending()).map(({ name }) => name);
-}
-
-/**
- * MikroORM's migrator, one at a time: it has no lock of its own, and of five that migrate at the same
- * moment three or four fail. The MikroORM CLI takes this class only because it has this very name.
- */
-class Migrator extends MikroOrmMigrator {
-  static override register(orm: AnyMikroORM): void {
-    orm.config.registerExtension(
-      '@mikro-orm/migrator',
-      () => new Migrator(orm.em as ConstructorParameters<typeof MikroOrmMigrator>[0]),
-    );
-  }
-
-  /** Creates the table of applied migrations, so a mere look at what is pending is locked too. */
-  protected override async init(): Promise<void> {
-    if (!this.initialized) await this.#oneAtATime(async () => await super.init());
-  }
-
-  protected override async runMigrations(
-    method: 'up' | 'down',
-    options?: string | string[] | MigrateOptions,
-  ): Promise<MigrationInfo[]> {
-    await this.init();
-    return await this.#oneAtATime(async () => await super.runMigrations(method, options));
-  }
-
-  /**
-   * The lock is on a connection of its own, since the pool may have but two, and is polled: a waiter
-   * inside pg_advisory_lock would hold a snapshot, which CREATE INDEX CONCURRENTLY waits for.
-   */
-  async #oneAtATime<T>(work: () => Promise<T>): Promise<T> {
-    const client = new pg.Client({
-      connectionString: this.config.get('clientUrl')!,
-      application_name: 'gift-budgets migration lock',
-    });
-    client.on('error', () => {});
-    try {
-      await client.connect();
-    } catch (error) {
-      // No such database: the migrator is about to create it.
-      if ((error as { code?: string }).code === '3D000') return await work();
-      throw error;
-    }
-    try {
-      while (!(await isLocked(client))) await sleep(MIGRATION_LOCK_POLL_MS);
-      return await work();
-    } finally {
-      await client.end();
-    }
-  }
-}
-
-async function isLocked(client: pg.Client): Promise<boolean> {
-  const { rows } = await client.query<{ locked: boolean }>(
-    'select pg_try_advisory_lock($1) as locked',
-    [MIGRATION_LOCK],
-  );
-  return rows[0]!.locked;
 }

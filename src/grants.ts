@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { MIGRATIONS_TABLE } from './database.ts';
 
 /** Whom the grants are for. */
 export const GRANTEES = ['migrator', 'reader', 'worker', 'upstream'] as const;
@@ -33,7 +34,12 @@ const READ_WHOLE = [
   'recalculation_failures',
   'budget_sweeps',
   'budget_sweep_findings',
-  'mikro_orm_migrations',
+  MIGRATIONS_TABLE,
+];
+
+const READING: readonly (readonly [rights: string, table: string])[] = [
+  ...READ.map(([table, columns]) => [`select (${columns})`, table] as const),
+  ...READ_WHOLE.map((table) => ['select', table] as const),
 ];
 
 /**
@@ -51,6 +57,33 @@ const WORK = [
   ],
   ['insert', 'budget_sweep_findings'],
 ] as const;
+
+const WORKER: readonly (readonly [rights: string, table: string])[] = [...READING, ...WORK];
+
+/** A privilege that a role needs on a table; on the named columns, or without any on the whole of it. */
+export interface Right {
+  readonly table: string;
+  readonly privilege: string;
+  readonly columns: readonly string[];
+}
+
+/** All that a worker needs of the tables, one by one. */
+export function workerRights(): Right[] {
+  return WORKER.flatMap(([rights, table]) =>
+    Array.from(rights.matchAll(/(\w+)(?: \(([^)]*)\))?/g), ([, privilege, columns]) => ({
+      table,
+      privilege: privilege!,
+      columns: columns?.split(', ') ?? [],
+    })),
+  );
+}
+
+/** The statements that let a role do what a worker does with these tables. */
+export function workerGrants(role: string, schema: string, tables: readonly string[]): string[] {
+  return WORKER.filter(([, table]) => tables.includes(table)).map(([rights, table]) =>
+    grant(rights, table, role, schema),
+  );
+}
 
 /** What an upstream writes: all but the stored total. Of marks it knows nothing, the triggers do. */
 const PLAN = 'person_id, occasion_id, budget_amount, budget_currency, budget_notes';
@@ -104,8 +137,7 @@ const PARTS: Readonly<Record<Grantee, (options: GrantsOptions) => string>> = {
       '-- The worker reads what it sums, stores totals, and does what it likes with marks, failures',
       '-- and sweeps.',
       ...begin('connect', roles.worker, schema),
-      ...reading(roles.worker, schema),
-      ...WORK.map(([rights, table]) => grant(rights, table, roles.worker, schema)),
+      ...WORKER.map(([rights, table]) => grant(rights, table, roles.worker, schema)),
       ...queue(roles.worker, queueSchema),
       '',
     ].join('\n');
@@ -133,10 +165,7 @@ function begin(rights: string, role: string, schema: string): string[] {
 }
 
 function reading(role: string, schema: string): string[] {
-  return [
-    ...READ.map(([table, columns]) => grant(`select (${columns})`, table, role, schema)),
-    ...READ_WHOLE.map((table) => grant('select', table, role, schema)),
-  ];
+  return READING.map(([rights, table]) => grant(rights, table, role, schema));
 }
 
 /**

@@ -404,10 +404,10 @@ describe('a role', () => {
       {
         severity: 'error',
         found: expect.stringMatching(
-          /^the role doctor_\d+ may not do all that a worker does, on mik/,
+          /^the role doctor_\d+ may not do all that a worker does, on persons/,
         ),
         sql: expect.arrayContaining([
-          `grant select, insert, update, delete on pending_recalculations to ${ROLE};`,
+          `grant insert, delete, update (person_id, occasion_id) on "public".pending_recalculations to "${ROLE}";`,
         ]),
       },
     ]);
@@ -421,7 +421,7 @@ describe('a role', () => {
 
     const asDatabase = await openDatabase(asRole);
     const app = await openApp(
-      { ...asDatabase, url: asRole },
+      { ...database, worker: { url: asRole, pool: asDatabase.pool } },
       { backend: 'postgres', url: asRole },
       { GIFT_BUDGETS_SWEEP_INTERVAL_MS: '1000' },
     );
@@ -475,9 +475,11 @@ describe('the schema', () => {
   });
 
   it('of a later version is told', async () => {
-    await query(`insert into mikro_orm_migrations (name) values ('Migration29990101000000_later')`);
+    await query(
+      `insert into gift_budgets_migrations (name) values ('Migration29990101000000_later')`,
+    );
     const found = await findProblems('schema');
-    await query(`delete from mikro_orm_migrations where name like 'Migration2999%'`);
+    await query(`delete from gift_budgets_migrations where name like 'Migration2999%'`);
     expect(found).toMatchObject([{ severity: 'error', todo: 'Deploy that version here too.' }]);
     expect(await findProblems('schema')).toEqual([]);
   });

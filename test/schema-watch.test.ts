@@ -90,21 +90,21 @@ describeBackends('while the schema is', (open) => {
   });
 
   it('newer, the same, as in a rolling upgrade', async () => {
-    await database.pool.query('insert into mikro_orm_migrations (name) values ($1)', [later]);
+    await database.pool.query('insert into gift_budgets_migrations (name) values ($1)', [later]);
     const { body } = await becomesReady(503);
     expect(JSON.parse(body).problems.migrations).toContain(`${later} is not known here`);
     await expectHeld('1.00', '2.00');
-    await database.pool.query('delete from mikro_orm_migrations where name = $1', [later]);
+    await database.pool.query('delete from gift_budgets_migrations where name = $1', [later]);
     await expectServed('3.00');
   });
 
   it('newer as another process begins, that one waits too, and stops when asked to', async () => {
-    await database.pool.query('insert into mikro_orm_migrations (name) values ($1)', [later]);
+    await database.pool.query('insert into gift_budgets_migrations (name) values ($1)', [later]);
     await becomesReady(503);
     const second = await openApp(database, queue);
     await events.giftAssigned([pair]);
     await within(8_000, second.stop());
-    await database.pool.query('delete from mikro_orm_migrations where name = $1', [later]);
+    await database.pool.query('delete from gift_budgets_migrations where name = $1', [later]);
     await expectServed('3.00');
   });
 

@@ -68,7 +68,7 @@ function declareCursor(filter: NamedBudgetFilter): [text: string, values: unknow
   if (filter.onlyOver) conditions.push('b.budget_spent > b.budget_amount');
   const text = `
     declare named_budgets no scroll cursor with hold for
-     select ${BUDGET_COLUMNS}, p.name as person, o.name as occasion
+     select ${BUDGET_COLUMNS}, coalesce(p.name, '') as person, coalesce(o.name, '') as occasion
        from person_occasions b
        join persons p on p.id = b.person_id
        join occasions o on o.id = b.occasion_id

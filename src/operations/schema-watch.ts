@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Queryable } from '../database.ts';
+import { MIGRATIONS_TABLE, type Queryable } from '../database.ts';
 import type { Observer } from '../recalculation/observer.ts';
 
 /** How the schema of the database compares with the one that this version was written for. */
@@ -107,7 +107,7 @@ export async function readSchemaFit(db: Queryable, known: readonly string[]): Pr
 
 async function readApplied(db: Queryable): Promise<Set<string>> {
   try {
-    const { rows } = await db.query('select name from mikro_orm_migrations');
+    const { rows } = await db.query(`select name from ${MIGRATIONS_TABLE}`);
     return new Set(rows.map(({ name }) => name as string));
   } catch (error) {
     if ((error as { code?: string }).code === UNDEFINED_TABLE) return new Set();

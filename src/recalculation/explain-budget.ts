@@ -1,10 +1,11 @@
 import type pg from 'pg';
-import type { Id, Pair } from '../events/contract.ts';
+import type { Pair } from '../events/contract.ts';
 import { faultOf } from './faults.ts';
 import { BUDGET_SPENT_LIMIT } from './store-totals.ts';
 
 export interface ExplainedAssignment {
-  readonly id: Id;
+  /** Null where a table that others made has no column `id`. */
+  readonly id: string | null;
   readonly gift: string;
   /** Null where the price is not known, which counts as nothing. */
   readonly amount: string | null;
@@ -73,7 +74,7 @@ async function readFacts(
 ): Promise<object | null> {
   const { rows } = await client.query<Record<string, unknown>>(
     `select b.person_id::text as "personId", b.occasion_id::text as "occasionId",
-            p.name as person, o.name as occasion, b.budget_spent::text as stored,
+            coalesce(p.name, '') as person, coalesce(o.name, '') as occasion, b.budget_spent::text as stored,
             a.*, m.*, e.*,
             case when f.person_id is not null then json_build_object(
               'reason', f.reason, 'total', f.total, 'attempts', f.attempts,
@@ -109,11 +110,12 @@ async function readFacts(
   );
   if (rows[0] === undefined) return null;
   const { rows: firstAssignments } = await client.query(
-    `select a.id::text, g.name as gift, a.amount::text
+    `select i.id, g.name as gift, a.amount::text
        from gift_persons a
        join gifts g on g.id = a.gift_id
+      cross join lateral (select to_jsonb(a) ->> 'id' as id) as i
       where a.person_id = $1::bigint and a.occasion_id = $2::bigint
-      order by a.id
+      order by length(i.id), i.id, a.gift_id
       limit $3::int`,
     [personId, occasionId, ASSIGNMENTS_TOLD_MAX],
   );

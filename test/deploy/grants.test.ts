@@ -43,7 +43,7 @@ const NOT_ALLOWED: Readonly<Record<Exclude<Grantee, 'migrator'>, readonly string
     'update budget_sweep_findings set stored = 0::text',
     'delete from budget_sweep_findings',
     `update budget_sweeps set mode = 'report'`,
-    `insert into mikro_orm_migrations (name) values ('x')`,
+    `insert into gift_budgets_migrations (name) values ('x')`,
     `update bullmq.migration set version = 99`,
     'create table bullmq.mine (id int)',
   ],
@@ -67,7 +67,7 @@ const NOT_ALLOWED: Readonly<Record<Exclude<Grantee, 'migrator'>, readonly string
     'update person_occasions set budget_spent = 1',
     'insert into person_occasions (person_id, occasion_id, budget_spent) values (1, 1, 1)',
     'truncate gift_persons',
-    'select from mikro_orm_migrations',
+    'select from gift_budgets_migrations',
     'select mark_changed_assignments()',
   ],
 };

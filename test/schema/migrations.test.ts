@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { expect, it } from 'vitest';
 import { type Database, migrate, openDatabase, pendingMigrations } from '../../src/database.ts';
+import { catalog } from '../support/catalog.ts';
 import { createEmptyDatabase } from '../support/servers.ts';
 
 /** The names of all migrations, in their order, as the folder has them. */
@@ -19,7 +20,7 @@ it('up, down and up again, with nothing of ours left in between', async () => {
     await database.orm.migrator.down({ to: 0 });
     const { rows } = await database.pool.query(
       `select relname from pg_class
-        where relnamespace = 'public'::regnamespace and relname not like 'mikro_orm%'
+        where relnamespace = 'public'::regnamespace and relname not like 'gift_budgets_migrations%'
        union all select proname from pg_proc where pronamespace = 'public'::regnamespace`,
     );
     expect(rows).toEqual([]);
@@ -105,7 +106,7 @@ it('five that migrate one empty database at the same moment all succeed, and app
   try {
     const applied = await Promise.all([database, ...others].map(migrate));
     expect(applied.flat().toSorted()).toEqual(MIGRATIONS);
-    const { rows } = await database.pool.query('select name from mikro_orm_migrations');
+    const { rows } = await database.pool.query('select name from gift_budgets_migrations');
     expect(rows.map(({ name }) => name as string)).toEqual(MIGRATIONS);
   } finally {
     for (const other of others) await other.close();
@@ -121,35 +122,4 @@ async function insertRows({ pool }: Database): Promise<void> {
      insert into gifts (name) values ('g');
      insert into gift_persons (gift_id, person_id, occasion_id, amount) values (1, 1, 1, 5)`,
   );
-}
-
-/** Everything of ours that the database's catalog knows, a line each. */
-async function catalog({ pool }: Database): Promise<string[]> {
-  const { rows } = await pool.query<{ line: string }>(
-    `with ours as (
-       select oid, relname, relkind, reloptions from pg_class
-        where relnamespace = 'public'::regnamespace and relname not like 'mikro_orm%'
-     )
-     select concat_ws(' ', relkind, relname, reloptions) as line from ours
-     union all
-     select concat_ws(' ', relname, attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
-                      pg_get_expr(adbin, adrelid))
-       from ours join pg_attribute a on a.attrelid = ours.oid
-       left join pg_attrdef d on (adrelid, adnum) = (attrelid, attnum)
-      where attnum > 0 and not attisdropped
-     union all
-     select concat_ws(' ', conrelid::regclass, conname, pg_get_constraintdef(c.oid), convalidated)
-       from pg_constraint c join ours on ours.oid = conrelid
-     union all
-     select pg_get_indexdef(indexrelid) from pg_index join ours on ours.oid = indrelid
-     union all
-     select pg_get_viewdef(oid) from ours where relkind = 'v'
-     union all
-     select pg_get_triggerdef(t.oid) from pg_trigger t join ours on ours.oid = tgrelid
-      where not tgisinternal
-     union all
-     select pg_get_functiondef(oid) from pg_proc where pronamespace = 'public'::regnamespace
-      order by 1`,
-  );
-  return rows.map(({ line }) => line);
 }

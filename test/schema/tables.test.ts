@@ -22,7 +22,7 @@ it('every column has exactly its type, nullability and default', async () => {
        join pg_class c on c.oid = a.attrelid
        left join pg_attrdef d on (d.adrelid, d.adnum) = (a.attrelid, a.attnum)
       where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'p', 'm')
-        and c.relname not like 'mikro_orm%' and a.attnum > 0 and not a.attisdropped
+        and c.relname not like 'gift_budgets_migrations%' and a.attnum > 0 and not a.attisdropped
       group by c.relname`,
   );
   expect(Object.fromEntries(rows.map(({ relname, columns }) => [relname, columns]))).toEqual({
@@ -84,6 +84,7 @@ it('every column has exactly its type, nullability and default', async () => {
       'repaired bigint not null default 0',
       'failed bigint not null default 0',
     ],
+    gift_budgets_objects: ['kind text not null', 'on_table text not null', 'name text not null'],
     budget_sweep_findings: [
       ID,
       'sweep_id bigint not null',
@@ -103,7 +104,7 @@ it('the keys, foreign keys and checks are exactly these, and all are validated',
     `select conname as name, pg_get_constraintdef(oid) as definition, convalidated
        from pg_constraint
       where connamespace = 'public'::regnamespace and contype in ('p', 'u', 'f', 'c', 'x')
-        and conrelid::regclass::text not like 'mikro_orm%'`,
+        and conrelid::regclass::text not like 'gift_budgets_migrations%'`,
   );
   const cascades = 'ON UPDATE CASCADE ON DELETE CASCADE';
   expect(Object.fromEntries(rows.map(({ name, definition }) => [name, definition]))).toEqual({
@@ -118,6 +119,7 @@ it('the keys, foreign keys and checks are exactly these, and all are validated',
     budget_sweep_findings_sweep_id_foreign:
       'FOREIGN KEY (sweep_id) REFERENCES budget_sweeps(id) ON DELETE CASCADE',
     budget_sweeps_mode_check: `CHECK ((mode = ANY (ARRAY['report'::text, 'repair'::text])))`,
+    gift_budgets_objects_pkey: 'PRIMARY KEY (kind, on_table, name)',
     recalculation_failures_pkey: 'PRIMARY KEY (person_id, occasion_id)',
     person_occasions_person_id_foreign: `FOREIGN KEY (person_id) REFERENCES persons(id) ${cascades}`,
     person_occasions_occasion_id_foreign: `FOREIGN KEY (occasion_id) REFERENCES occasions(id) ${cascades}`,
@@ -138,7 +140,7 @@ it('the indexes beside the primary keys are exactly these', async () => {
   const { rows } = await database.pool.query<{ name: string; definition: string }>(
     `select indexname as name, tablename || substring(indexdef from ' USING .*') as definition
        from pg_indexes
-      where schemaname = 'public' and indexname not like '%\\_pkey' and tablename not like 'mikro_orm%'`,
+      where schemaname = 'public' and indexname not like '%\\_pkey' and tablename not like 'gift_budgets_migrations%'`,
   );
   expect(Object.fromEntries(rows.map(({ name, definition }) => [name, definition]))).toEqual({
     idx_person_occasion_budget:

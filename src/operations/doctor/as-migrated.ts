@@ -106,18 +106,3 @@ export const TABLE_OPTIONS: Readonly<Record<string, readonly string[]>> = {
     'vacuum_truncate=off',
   ],
 };
-
-/** What the role of a worker must be allowed. */
-export const PRIVILEGES: Readonly<Record<string, readonly string[]>> = {
-  mikro_orm_migrations: ['select'],
-  persons: ['select'],
-  occasions: ['select'],
-  gifts: ['select'],
-  gift_persons: ['select'],
-  budget_contributions: ['select'],
-  person_occasions: ['select', 'update'],
-  pending_recalculations: ['select', 'insert', 'update', 'delete'],
-  recalculation_failures: ['select', 'insert', 'update', 'delete'],
-  budget_sweeps: ['select', 'insert', 'update', 'delete'],
-  budget_sweep_findings: ['select', 'insert'],
-};

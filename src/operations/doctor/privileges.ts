@@ -1,41 +1,45 @@
 import type { Queryable } from '../../database.ts';
-import { PRIVILEGES } from './as-migrated.ts';
+import { workerGrants, workerRights } from '../../grants.ts';
 import { error, type Finding, orOk } from './finding.ts';
 
 /** Whether the role that asks, which should be the worker's, may do what the work needs. */
 export async function checkPrivileges(db: Queryable): Promise<readonly Finding[]> {
   const { rows } = await db.query(
-    'select current_user as role, quote_ident(current_user) as quoted',
+    'select current_user as role, quote_ident(current_user) as quoted, current_schema() as schema',
   );
-  const { role, quoted } = rows[0] as { role: string; quoted: string };
+  const { role, quoted, schema } = rows[0] as Record<'role' | 'quoted' | 'schema', string>;
   return orOk(
-    [...(await findMissing(db, role, quoted)), ...(await findRowSecurity(db, role, quoted))],
+    [...(await findMissing(db, role, schema)), ...(await findRowSecurity(db, role, quoted))],
     `the role ${role} may do all that a worker does`,
   );
 }
 
-async function findMissing(db: Queryable, role: string, quoted: string): Promise<Finding[]> {
-  const wanted = Object.entries(PRIVILEGES).flatMap(([table, privileges]) =>
-    privileges.map((privilege) => ({ table, privilege })),
+async function findMissing(db: Queryable, role: string, schema: string): Promise<Finding[]> {
+  const wanted = workerRights().flatMap(({ table, privilege, columns }) =>
+    (columns.length > 0 ? columns : [null]).map((column) => ({ table, privilege, column })),
   );
   const { rows } = await db.query(
-    `select w.relation, string_agg(w.privilege, ', ' order by w.place) as privileges
-       from unnest($1::text[], $2::text[]) with ordinality as w (relation, privilege, place)
-      where not has_table_privilege(to_regclass(w.relation), w.privilege)
+    `select w.relation
+       from unnest($1::text[], $2::text[], $3::text[]) with ordinality
+            as w (relation, privilege, of_column, place)
+      where not case when w.of_column is null
+                     then has_table_privilege(to_regclass(w.relation), w.privilege)
+                     else has_column_privilege(to_regclass(w.relation), w.of_column, w.privilege) end
       group by w.relation
       order by min(w.place)`,
-    [wanted.map(({ table }) => table), wanted.map(({ privilege }) => privilege)],
+    [
+      wanted.map(({ table }) => table),
+      wanted.map(({ privilege }) => privilege),
+      wanted.map(({ column }) => column),
+    ],
   );
   if (rows.length === 0) return [];
-  const lacking = rows as { relation: string; privileges: string }[];
-  const names = lacking.map(({ relation }) => relation).join(', ');
+  const tables = rows.map(({ relation }) => relation as string);
   return [
-    error(`the role ${role} may not do all that a worker does, on ${names}`, {
+    error(`the role ${role} may not do all that a worker does, on ${tables.join(', ')}`, {
       why: 'What a worker does under this role fails: permission denied.',
       todo: 'As the owner of the tables, or ask again under the role of the workers:',
-      sql: lacking.map(
-        ({ relation, privileges }) => `grant ${privileges} on ${relation} to ${quoted};`,
-      ),
+      sql: workerGrants(role, schema, tables),
     }),
   ];
 }
@@ -48,7 +52,7 @@ async function findRowSecurity(db: Queryable, role: string, quoted: string): Pro
        join pg_class c on c.oid = to_regclass(w.relation) and c.relrowsecurity
       where row_security_active(c.oid)
       order by w.place`,
-    [Object.keys(PRIVILEGES)],
+    [[...new Set(workerRights().map(({ table }) => table))]],
   );
   return rows.map(({ relation }) =>
     error(`row security keeps rows of ${relation as string} from the role ${role}`, {

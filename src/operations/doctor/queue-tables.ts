@@ -18,9 +18,10 @@ export async function checkQueueTables(
       error(`this role may not use ${what}, where the queue is`, {
         why: UNSERVED,
         sql: [
-          `grant usage, create on schema ${schema} to ${role};`,
+          `grant usage on schema ${schema} to ${role};`,
           `grant select, insert, update, delete on all tables in schema ${schema} to ${role};`,
-          `grant usage on all sequences in schema ${schema} to ${role};`,
+          `revoke insert, update, delete on ${schema}.migration from ${role};`,
+          `grant usage, select, update on all sequences in schema ${schema} to ${role};`,
         ],
       }),
     ];
@@ -40,10 +41,7 @@ export async function checkQueueTables(
   return [ok('the queue is in PostgreSQL, and its tables are there')];
 }
 
-/**
- * The first of schema, tables and sequences that the role may not use; null where there is none. BullMQ
- * makes a sequence for each queue, at its first job.
- */
+/** The first of schema, tables and sequences that the role may not use; null where there is none. */
 async function findRefused(
   db: Queryable,
   schema: string,
@@ -52,8 +50,7 @@ async function findRefused(
     `select quote_ident(current_user) as role, what
        from (select 1 as place, 'the schema ' || n.nspname as what
                from pg_namespace n
-              where n.nspname = $1 and not (has_schema_privilege(n.oid, 'usage')
-                                              and has_schema_privilege(n.oid, 'create'))
+              where n.nspname = $1 and not has_schema_privilege(n.oid, 'usage')
               union all
              select 2, c.oid::regclass::text
                from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -62,7 +59,8 @@ async function findRefused(
                       when 'S' then not has_sequence_privilege(c.oid, 'usage')
                       when 'r' then exists (
                         select from unnest(array['select', 'insert', 'update', 'delete']) as p
-                         where not has_table_privilege(c.oid, p))
+                         where not has_table_privilege(c.oid, p)
+                           and (p = 'select' or c.relname <> 'migration'))
                       else false end) as refused
       order by place, what
       limit 1`,

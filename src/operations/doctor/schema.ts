@@ -1,4 +1,4 @@
-import type { Queryable } from '../../database.ts';
+import { MIGRATIONS_TABLE, type Queryable } from '../../database.ts';
 import { describeMisfit, readSchemaFit, type SchemaFit } from '../schema-watch.ts';
 import { error, type Finding, ok } from './finding.ts';
 
@@ -31,7 +31,7 @@ async function findHidden(db: Queryable): Promise<Finding | null> {
     `select quote_ident(n.nspname) as schema, quote_ident(current_user) as role,
             current_setting('search_path') as path
        from pg_class c join pg_namespace n on n.oid = c.relnamespace
-      where c.relname = 'mikro_orm_migrations' and to_regclass('mikro_orm_migrations') is null
+      where c.relname = '${MIGRATIONS_TABLE}' and to_regclass('${MIGRATIONS_TABLE}') is null
       order by 1 limit 1`,
   );
   if (rows[0] === undefined) return null;

@@ -1,0 +1,102 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { MigrateOptions, MigrationInfo, MikroORM as AnyMikroORM } from '@mikro-orm/core';
+import { Migrator as MikroOrmMigrator } from '@mikro-orm/migrations';
+import pg from 'pg';
+import { mustBeAdoptable } from './adoption.ts';
+import { Runner, type RunnerOptions } from './runner.ts';
+
+/** The advisory lock of whoever migrates: "gift" in ASCII. */
+const MIGRATION_LOCK = 0x67696674;
+const MIGRATION_LOCK_POLL_MS = 100;
+
+type MigratorClass = { register(orm: AnyMikroORM): void };
+
+/**
+ * MikroORM's migrator, one at a time: it has no lock of its own, and of five that migrate at the same
+ * moment three or four fail. And it migrates only what can be adopted, with a runner that makes nobody
+ * wait. The MikroORM CLI takes this class only because it has this very name.
+ */
+export function createMigrator(options: RunnerOptions = {}): MigratorClass {
+  return class Migrator extends MikroOrmMigrator {
+    static override register(orm: AnyMikroORM): void {
+      orm.config.registerExtension(
+        '@mikro-orm/migrator',
+        () => new Migrator(orm.em as ConstructorParameters<typeof MikroOrmMigrator>[0]),
+      );
+    }
+
+    override createRunner(): Runner {
+      return new Runner(this.driver, this.options, this.config, options);
+    }
+
+    /** Creates the table of applied migrations, so a mere look at what is pending is locked too. */
+    protected override async init(): Promise<void> {
+      if (!this.initialized) await this.#oneAtATime(async () => await super.init());
+    }
+
+    protected override async runMigrations(
+      method: 'up' | 'down',
+      migrations?: string | string[] | MigrateOptions,
+    ): Promise<MigrationInfo[]> {
+      return await this.#oneAtATime(async (client) => {
+        if (method === 'up' && client) await this.#mustFit(client);
+        // Here, where the lock is held: what calls it later finds it done.
+        await super.init();
+        return await super.runMigrations(method, migrations);
+      });
+    }
+
+    /** Where nothing is pending, nothing is asked: what is adopted may go on changing. */
+    async #mustFit(client: pg.Client): Promise<void> {
+      await this.initPaths();
+      const known = (await this.discoverMigrations()).map(({ name }) => name);
+      const applied = new Set(await readApplied(client, this.options.tableName!));
+      if (known.some((name) => !applied.has(name))) {
+        await mustBeAdoptable(async (sql) => await client.query(sql));
+      }
+    }
+
+    /**
+     * The lock is on a connection of its own, since the pool may have but two, and is polled: a waiter
+     * inside pg_advisory_lock would hold a snapshot, which CREATE INDEX CONCURRENTLY waits for.
+     */
+    async #oneAtATime<T>(work: (client: pg.Client | null) => Promise<T>): Promise<T> {
+      const client = new pg.Client({
+        connectionString: this.config.get('clientUrl')!,
+        application_name: 'gift-budgets migration lock',
+      });
+      client.on('error', () => {});
+      try {
+        await client.connect();
+      } catch (error) {
+        // No such database: the migrator is about to create it.
+        if ((error as { code?: string }).code === '3D000') return await work(null);
+        throw error;
+      }
+      try {
+        while (!(await isLocked(client))) await sleep(MIGRATION_LOCK_POLL_MS);
+        return await work(client);
+      } finally {
+        await client.end();
+      }
+    }
+  };
+}
+
+async function isLocked(client: pg.Client): Promise<boolean> {
+  const { rows } = await client.query<{ locked: boolean }>(
+    'select pg_try_advisory_lock($1) as locked',
+    [MIGRATION_LOCK],
+  );
+  return rows[0]!.locked;
+}
+
+async function readApplied(client: pg.Client, table: string): Promise<string[]> {
+  const { rows } = await client.query<{ found: string | null }>(
+    `select coalesce(to_regclass($1), to_regclass('public.' || $1))::text as found`,
+    [table],
+  );
+  if (rows[0]!.found === null) return [];
+  const applied = await client.query<{ name: string }>(`select name from ${rows[0]!.found}`);
+  return applied.rows.map(({ name }) => name);
+}
