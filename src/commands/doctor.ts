@@ -29,7 +29,7 @@ export function doctorCommand(context: CommandContext): Command {
 It does not compare totals: "gift-budgets verify" does.
 
 Exit codes: 0 no error was found (warnings may have been), 1 at least one was, or it could not look
-(the message says why).`,
+(the message says why), 130 interrupted.`,
     )
     .action(async ({ format }: { format: Format }) => {
       await withExamined(context, async (examined) => {

@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { once } from 'node:events';
 import { startApp } from '../app.ts';
 import { knownMigrations } from '../database.ts';
+import { WORKER_NAME } from '../operations/doctor/work.ts';
 import { findEviction } from '../operations/redis-check.ts';
 import { readSchemaFit } from '../operations/schema-watch.ts';
 import { credentialsOf } from '../operations/serve-pages.ts';
@@ -47,7 +48,7 @@ export function startCommand(context: CommandContext): Command {
           await app.stop();
           log.info('stopped');
         },
-        { applicationName: 'gift-budgets worker' },
+        { applicationName: WORKER_NAME },
       );
     });
 }

@@ -76,7 +76,7 @@ async function rowsOf(
 ): Promise<{ of: string; name: string }[]> {
   const isOurs = (oid: string): string =>
     `${oid} in (select oid from pg_class where relnamespace = 'public'::regnamespace
-        and relname not like 'mikro\\_orm%')`;
+        and relname not like 'gift\\_budgets\\_%')`;
   const sql = catalogue.replaceAll(/ours\(([\w.]+)\)/g, (_, oid: string) => isOurs(oid));
   const { rows } = await pool.query<{ of: string; name: string }>(`${sql} order by 1, 2`);
   return rows;
