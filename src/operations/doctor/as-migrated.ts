@@ -49,15 +49,19 @@ export const MARK_FUNCTIONS: Readonly<Record<string, string>> = {
   mark_changed_assignments: `begin
   if tg_op = 'INSERT' then
     insert into SCHEMA.pending_recalculations (person_id, occasion_id)
-    select distinct person_id, occasion_id from new_rows where occasion_id is not null;
+    select distinct on (person_id, occasion_id) person_id, occasion_id
+      from new_rows where person_id is not null and occasion_id is not null;
   elsif tg_op = 'DELETE' then
     insert into SCHEMA.pending_recalculations (person_id, occasion_id)
-    select distinct person_id, occasion_id from old_rows where occasion_id is not null;
+    select distinct on (person_id, occasion_id) person_id, occasion_id
+      from old_rows where person_id is not null and occasion_id is not null;
   elsif tg_op = 'UPDATE' then
     insert into SCHEMA.pending_recalculations (person_id, occasion_id)
-    select person_id, occasion_id from old_rows where occasion_id is not null
-    union
-    select person_id, occasion_id from new_rows where occasion_id is not null;
+    select distinct on (person_id, occasion_id) person_id, occasion_id
+      from (select person_id, occasion_id from old_rows
+            union all
+            select person_id, occasion_id from new_rows) changed
+     where person_id is not null and occasion_id is not null;
   else
     insert into SCHEMA.pending_recalculations (everything) values (true);
   end if;
