@@ -124,8 +124,9 @@ describeQueues('on the overview and in the metrics', (backend) => {
     const refused = [...metrics]
       .filter(([series]) => /^gift_budgets_events_total\{.*outcome="failed"/.test(series))
       .reduce((sum, [, count]) => sum + count, 0);
-    expect(refused).toBe(POISON);
-    expect(metrics.get('gift_budgets_unreadable_jobs_total')).toBe(failed - POISON);
+    // Some of the garbage BullMQ can read all the same, and they are refused as events.
+    expect(refused).toBeGreaterThanOrEqual(POISON);
+    expect(refused + metrics.get('gift_budgets_unreadable_jobs_total')!).toBe(failed);
     expect(metrics.get('gift_budgets_healthy')).toBe(1);
     expect(await spent(scene.database.pool, pair), 'the flood holds up no total').toBe('3.00');
 
