@@ -1,8 +1,11 @@
 import { execFile } from 'node:child_process';
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, it, test } from 'vitest';
 import { parse } from 'yaml';
-import { readDocument, ROOT } from '../support/documents.ts';
+import { codeBlocks, readDocument, ROOT } from '../support/documents.ts';
 import { isOnPath } from '../support/outages.ts';
 
 interface Alert {
@@ -67,6 +70,17 @@ test('docs/operating.md has sections for these alerts alone', () => {
   expect(sections).toEqual(ALERTS.map(({ alert }) => alert));
 });
 
+test('the links within docs/operating.md lead somewhere', () => {
+  const headings = [...OPERATING.matchAll(/^#+ (.+)$/gm)].map(([, title]) =>
+    title!
+      .toLowerCase()
+      .replaceAll(/[^\w -]/g, '')
+      .replaceAll(' ', '-'),
+  );
+  for (const [, anchor] of OPERATING.matchAll(/\]\(#([^)]+)\)/g))
+    expect(headings).toContain(anchor);
+});
+
 const noPromtool = isOnPath('promtool')
   ? null
   : 'no promtool: the alerts are not tried; Debian has it in its package prometheus';
@@ -83,6 +97,19 @@ describe.skipIf(noPromtool !== null)('promtool', () => {
   it('finds the rules well-formed', async () => {
     const out = await promtool('check', 'rules', RULES);
     expect(out).toContain(`SUCCESS: ${ALERTS.length} rules found`);
+  });
+
+  it('takes the configuration that docs/operating.md shows', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'prometheus-'));
+    try {
+      await cp(join(ROOT, RULES), join(directory, basename(RULES)));
+      await writeFile(join(directory, 'gift-budgets.password'), 'secret');
+      await writeFile(join(directory, 'prometheus.yml'), codeBlocks(OPERATING, 'yaml')[0]!);
+      const out = await promtool('check', 'config', join(directory, 'prometheus.yml'));
+      expect(out).toContain('SUCCESS: 1 rule files found');
+    } finally {
+      await rm(directory, { recursive: true });
+    }
   });
 
   it('sees them fire when they should', async () => {

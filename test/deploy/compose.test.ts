@@ -109,6 +109,7 @@ describe.skipIf(!isOnPath('redis-server'))('the Redis of docker-compose.yml', ()
       const isHealthy = (env: Record<string, string>): string =>
         execFileSync(client!, ['-p', `${port}`, ...ask], {
           env: { PATH: process.env.PATH, ...env },
+          stdio: 'pipe',
           encoding: 'utf8',
         });
       expect(isHealthy(environment)).toBe('PONG\n');

@@ -30,7 +30,7 @@ export const BASE_PATH = '/base:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /** What a root needs to have for the programs of this machine. */
 export const MOUNT_POINTS = ['base', 'dev', 'etc', 'proc', 'root/.npm', 'tmp', 'usr'];
 
-/** Takes the root, "rw" or "ro", and the folders of Node and of npm's cache; the rest is a command. */
+/** Takes the root, Node's folder, and npm's cache where the root may be written to; then a command. */
 const ENTER = `set -e
 cd "$1"
 mount --bind . .
@@ -40,11 +40,11 @@ for machine in /usr /etc; do
   mount -o remount,bind,ro ".$machine"
 done
 mount --rbind /dev dev
-mount --bind "$3" base
+mount --bind "$2" base
 mount -t proc proc proc
 mount -t tmpfs tmpfs tmp
-if [ "$2" = rw ]; then mount --bind "$4" root/.npm; else mount -o remount,bind,ro .; fi
-shift 4
+if [ "$3" ]; then mount --bind "$3" root/.npm; else mount -o remount,bind,ro .; fi
+shift 3
 exec "$@"`;
 
 /**
@@ -55,8 +55,8 @@ exec "$@"`;
 export function startContainer(options: ContainerOptions): Container {
   const { root, env, workdir, user, command } = options;
   const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
-  const mode = options.isWritable === true ? 'rw' : 'ro';
-  const enter = [ENTER, 'sh', root, mode, dirname(process.execPath), npmCache()];
+  const cache = options.isWritable === true ? npmCache() : '';
+  const enter = [ENTER, 'sh', root, dirname(process.execPath), cache];
   const inside = ['chroot', `--userspec=${user}`, '--groups=', '.', '/usr/bin/env', '-i'];
   const child = spawn(
     'unshare',
