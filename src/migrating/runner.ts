@@ -52,7 +52,6 @@ const SETTINGS = {
  */
 export class Runner extends MigrationRunner {
   readonly #options: RunnerOptions;
-  #runSchema: string | undefined;
 
   constructor(
     driver: AbstractSqlDriver,
@@ -62,11 +61,6 @@ export class Runner extends MigrationRunner {
   ) {
     super(driver, options, config);
     this.#options = runnerOptions;
-  }
-
-  override setRunSchema(schema?: string): void {
-    this.#runSchema = schema;
-    super.setRunSchema(schema);
   }
 
   override async run(
@@ -114,12 +108,6 @@ export class Runner extends MigrationRunner {
     method: 'up' | 'down',
     afterRun?: (tx?: Transaction) => Promise<void>,
   ): Promise<void> {
-    if (this.#runSchema !== undefined) {
-      throw new Error(
-        'The option --schema does not work with migrations that are not one transaction: ' +
-          'set the search_path in DATABASE_URL instead (?options=-c%20search_path%3Dname)',
-      );
-    }
     const connection = this.driver.getConnection();
     await connection.ensureConnection();
     await connection

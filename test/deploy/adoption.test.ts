@@ -276,16 +276,16 @@ describe('what cannot be adopted is refused before anything is changed', () => {
   it('tables in another schema of the search_path', async () => {
     await server.pool.query('drop schema if exists gift cascade; create schema gift');
     await makeOthersTables(server.pool, ['persons']);
-    const url = new URL(server.url);
-    url.searchParams.set('options', '-c search_path=gift,public');
-    const there = await openDatabase(url.href);
+    const name = new URL(server.url).pathname.slice(1);
+    await server.pool.query(`alter database ${name} set search_path = gift, public`);
+    const there = await openDatabase(server.url);
     try {
       await expect(migrate(there)).rejects.toThrow(
         'persons is in the schema public; needed: all tables in gift, which is the first of the search_path',
       );
     } finally {
       await there.close();
-      await server.pool.query('drop schema gift cascade');
+      await server.pool.query(`alter database ${name} reset search_path; drop schema gift cascade`);
     }
   });
 

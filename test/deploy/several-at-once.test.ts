@@ -177,3 +177,31 @@ it('a table that somebody holds is waited for with patience; then it is said who
   }
   expect(await applied()).toEqual((await knownMigrations()).toSorted());
 });
+
+it('the option --schema is refused, and says what to do instead', async () => {
+  await expect(database.orm.migrator.up({ schema: 'gifts' })).rejects.toThrow(
+    'set the search_path of the role or the database instead (alter role … set search_path = gifts)',
+  );
+  const { rows } = await database.pool.query(
+    `select to_regclass('gift_budgets_migrations') as made, to_regnamespace('gifts') as schema`,
+  );
+  expect(rows).toEqual([{ made: null, schema: null }]);
+});
+
+it('in another schema, that of the search_path, it is run again, and undone', async () => {
+  const name = new URL(database.url).pathname.slice(1);
+  await database.pool.query(`create schema gift; alter database ${name} set search_path = gift`);
+  for (const expected of [(await knownMigrations()).length, 0]) {
+    const there = await openDatabase(database.url);
+    expect(await migrate(there)).toHaveLength(expected);
+    await there.close();
+  }
+  const there = await openDatabase(database.url);
+  await there.orm.migrator.down({ to: 0 });
+  await there.close();
+  const { rows } = await database.pool.query(
+    `select oid::regclass::text as name from pg_class
+      where relkind in ('r', 'v') and relnamespace in ('gift'::regnamespace, 'public'::regnamespace)`,
+  );
+  expect(rows).toEqual([{ name: 'gift.gift_budgets_migrations' }]);
+});
