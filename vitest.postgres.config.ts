@@ -6,8 +6,8 @@ export default defineConfig({
     include: [
       'test/schema/*.test.ts',
       'test/{recalculate,recalculation-plans,pick-marks,catch-up,sweep,repair,failures}.test.ts',
-      'test/{reader,reader-plans,reader-freshness,freshness,show,verify,explain,import}.test.ts',
-      'test/{worker,client,schema-watch}.test.ts',
+      'test/{reader,reader-plans,reader-freshness,freshness,verify,explain}.test.ts',
+      'test/{worker,schema-watch}.test.ts',
       'test/interleavings/one-writer.test.ts',
       'test/property/*.test.ts',
       'test/deploy/grants.test.ts',

@@ -61,7 +61,7 @@ function run(program: string, ...args: string[]): void {
     // A server that inherited our outputs would keep them open.
     stdio: ['ignore', 'ignore', 'pipe'],
     encoding: 'utf8',
-    ...(user ?? {}),
+    ...user,
   });
   if (status !== 0) throw new Error(`${program} failed: ${stderr}`);
 }

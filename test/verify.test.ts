@@ -318,7 +318,8 @@ describe('comparing in chunks', () => {
     const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
     expect(plan).toContain('Index Scan using person_occasions_pkey');
     expect(plan).toContain('Index Only Scan using idx_gift_person_contribution');
-    expect(plan).not.toMatch(/Seq Scan on (gift_persons|person_occasions)|Sort|Hash Join/);
+    // PostgreSQL 15 sorts the chunk at the end, where 18 knows that it is in order.
+    expect(plan).not.toMatch(/Seq Scan on (gift_persons|person_occasions)|-> +Sort|Hash Join/);
   }, 60_000);
 
   test('looks for a pair whose sum fails by halving, and goes on in full chunks', async () => {

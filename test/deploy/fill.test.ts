@@ -8,7 +8,7 @@ import { countMarks, eventually } from '../support/budgets.ts';
 import { runProgram, startProgram } from '../support/run-program.ts';
 import { createEmptyDatabase, type TestDatabase } from '../support/servers.ts';
 
-const PERSONS = 20_000;
+const PERSONS = 10_000;
 const OCCASIONS = 4;
 const BUDGETS = PERSONS * OCCASIONS;
 const BEFORE_BUDGETS = 'Migration20261123000200_create_gifts_and_assignments';
