@@ -147,7 +147,8 @@ function jobsTable({ queue }: Overview): Html | null {
 function jobCells({ id, name, reason, failedAt }: FailedJob): Html[] {
   const page = `${QUEUE_BOARD_PATH}/queue/gift-events/${encodeURIComponent(id)}?status=failed`;
   return [
-    html`<a href="${page}">${short(id)}</a> ${short(name)}`,
+    // One element, as a narrow row has two columns: this and its name.
+    html`<span><a href="${page}">${short(id)}</a> ${short(name)}</span>`,
     html`${failedAt && time(failedAt)}`,
     html`${short(reason)}`,
   ];
