@@ -216,7 +216,7 @@ describe('what "gift-budgets grants" prints', () => {
     };
     try {
       await empty.pool.query(await printed('migrator'));
-      await setPasswords(empty, names);
+      await setPasswords(empty, names.slice(0, 1));
       expect(await runProgram(['migrate'], as('migrator'))).toMatchObject({ code: 0, err: '' });
       const all = await printed();
       await empty.pool.query(all);
@@ -251,7 +251,7 @@ async function setPasswords(
   names: readonly (readonly [Grantee, string])[],
 ): Promise<void> {
   for (const [, name] of names) {
-    await pool.query(`alter role ${pg.escapeIdentifier(name)} password 'secret'`).catch(() => {});
+    await pool.query(`alter role ${pg.escapeIdentifier(name)} password 'secret'`);
   }
 }
 

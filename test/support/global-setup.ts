@@ -55,10 +55,18 @@ export default async function setup(project: TestProject): Promise<() => Promise
       `select datname from pg_database where datname like '${prefix}%'`,
     );
     if (left.length === 0) await dropRoles(postgresUrl, roles);
+    const leftRoles = await execute(
+      postgresUrl,
+      `select rolname from pg_roles where rolname like '%${prefix}%'`,
+    );
     await own?.stop();
     const files = (await readdir(temporary)).filter((name) => name.startsWith('gift-budgets-'));
     await rm(temporary, { recursive: true });
-    const leaks = [...left.map((row) => `database ${row.datname}`), ...files];
+    const leaks = [
+      ...left.map((row) => `database ${row.datname}`),
+      ...leftRoles.map((row) => `role ${row.rolname}`),
+      ...files,
+    ];
     if (leaks.length > 0) throw new Error(`the tests left behind: ${leaks.join(', ')}`);
   };
 }
