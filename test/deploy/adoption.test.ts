@@ -4,6 +4,7 @@ import { type Database, migrate, openDatabase } from '../../src/database.ts';
 import { Gift, GiftPerson } from '../../src/entities/assignments.ts';
 import { Occasion, Person, PersonOccasion } from '../../src/entities/budgets.ts';
 import { GiftEventClient } from '../../src/events/client.ts';
+import { prepareQueue } from '../../src/queue.ts';
 import { catchUpOnce } from '../../src/recalculation/catch-up.ts';
 import { openApp } from '../support/app.ts';
 import { eventually, wrongTotals } from '../support/budgets.ts';
@@ -316,6 +317,7 @@ describeBackends('on an adopted database', (open) => {
         close: async () => {},
       };
       const queue = await open(adopted);
+      await prepareQueue(queue);
       const app = await openApp(adopted, queue);
       const events = new GiftEventClient(queue);
       const reader = new BudgetReader(pool);
