@@ -23,11 +23,12 @@ const READ = [
   ['persons', 'id, name'],
   ['occasions', 'id, name'],
   ['gifts', 'id, name'],
-  ['gift_persons', 'id, gift_id, person_id, occasion_id, amount'],
   ['person_occasions', 'person_id, occasion_id, budget_amount, budget_spent, budget_currency'],
 ] as const;
 const NOTES = 'select (budget_notes)';
 const READ_WHOLE = [
+  // Maybe of others, with a key and columns of their own, or none.
+  'gift_persons',
   'budget_contributions',
   'budget_status',
   'pending_recalculations',

@@ -59,10 +59,15 @@ describe('the package', () => {
         ? ['.js', '.d.ts'].map((ending) => `dist/${file.replace(/\.ts$/, ending)}`)
         : `dist/${file}`,
     );
-    const documents = (await readdir(join(source, 'docs'))).map((file) => `docs/${file}`);
+    const documents = await Promise.all(
+      ['docs', 'alerts'].map(async (folder) => {
+        const names = await readdir(join(source, folder));
+        return names.map((file) => `${folder}/${file}`);
+      }),
+    );
     const about = ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md'];
     expect(files).toEqual(
-      [...published, ...documents, ...about].map((file) => `package/${file}`).toSorted(),
+      [...published, ...documents.flat(), ...about].map((file) => `package/${file}`).toSorted(),
     );
     const { size } = await stat(tarball);
     console.log(`the package: ${files.length} files, ${kilobytes(size)} packed`);
