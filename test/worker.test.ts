@@ -161,7 +161,7 @@ describeBackends('a gift event', (open) => {
     if (connection.backend === 'postgres') {
       await finished(await add('gift.assigned', affecting(pairs[0]!)));
       expect(await kept()).toBeGreaterThan(0);
-      await database.pool.query(`update bullmq.job set finished_at_ms = finished_at_ms - 61_000`);
+      await database.pool.query(`update bullmq.job set finished_at_ms = finished_at_ms - 61000`);
       await finished(await add('gift.assigned', affecting(pairs[0]!)));
       expect(await kept()).toBe(1);
       return;
