@@ -64,8 +64,7 @@ describeBackends('a gift event', (open) => {
   it('without any option of its producer makes the total right, and says what it was', async () => {
     await assign(database.upstream.pool, pairs[0]!, '12.50');
     const { returnvalue } = await finished(await add('gift.assigned', affecting(pairs[0]!)));
-    const outcome = { ...pairs[0], outcome: 'changed', before: '0.00', after: '12.50' };
-    expect(returnvalue).toEqual({ changed: 1, pairs: [outcome] });
+    expect(returnvalue).toEqual({ outcome: 'changed', before: '0.00', after: '12.50' });
     expect(await spent(database.pool, pairs[0]!)).toBe('12.50');
     expect(await countMarks(database.pool)).toBe(0);
   });
@@ -101,6 +100,15 @@ describeBackends('a gift event', (open) => {
       holder.release();
     }
     expect(await markedPairs(database.pool)).toEqual([`${busy.personId}-${busy.occasionId}`]);
+  });
+
+  it('of one pair returns so little that Redis keeps the job in its short form', async () => {
+    const [total, shortForm] = ['999999.99', 64];
+    await assign(database.upstream.pool, pairs[0]!, total);
+    await finished(await add('gift.assigned', affecting(pairs[0]!)));
+    const { returnvalue } = await finished(await add('gift.assigned', affecting(pairs[0]!)));
+    expect(returnvalue).toEqual({ outcome: 'unchanged', before: total, after: total });
+    expect(JSON.stringify(returnvalue).length).toBeLessThanOrEqual(shortForm);
   });
 
   it('of 500 pairs returns all counts but shows ten pairs', async () => {

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import type { PairResult } from '../recalculation/pairs.ts';
+import { countOutcomes } from '../recalculation/pairs.ts';
 import type { Observer } from '../recalculation/observer.ts';
 
 /** A queue without its server repeats its error at every try; one line in this time is enough. */
@@ -10,10 +10,12 @@ export function logObserver(log: Logger): Observer {
   let queueErrorLoggedAt = -Infinity;
   return {
     batch(cause, results, durationMs) {
-      log.info({ cause, ...countOutcomes(results), durationMs: Math.round(durationMs) }, 'batch');
+      const counts = { pairs: results.length, ...countOutcomes(results) };
+      log.info({ cause, ...counts, durationMs: Math.round(durationMs) }, 'batch');
+      const isDebug = log.isLevelEnabled('debug');
       for (const result of results) {
         if (result.outcome === 'failed') log.error({ cause, ...result }, 'total not stored');
-        else log.debug({ cause, ...result }, 'pair');
+        else if (isDebug) log.debug({ cause, ...result }, 'pair');
       }
     },
     event(name, outcome, durationMs) {
@@ -39,10 +41,4 @@ export function logObserver(log: Logger): Observer {
       log.warn({ err: error }, 'queue error');
     },
   };
-}
-
-function countOutcomes(results: readonly PairResult[]): Record<string, number> {
-  const counts: Record<string, number> = { pairs: results.length };
-  for (const { outcome } of results) counts[outcome] = (counts[outcome] ?? 0) + 1;
-  return counts;
 }

@@ -1,7 +1,7 @@
 import { collectDefaultMetrics, Counter, Histogram, Registry } from 'prom-client';
 import { GIFT_EVENT_NAMES } from '../events/contract.ts';
 import type { Observer } from '../recalculation/observer.ts';
-import type { PairResult } from '../recalculation/pairs.ts';
+import { countOutcomes, type PairResult } from '../recalculation/pairs.ts';
 import type { Finding } from '../recalculation/sweep.ts';
 import { addGauges } from './gauges.ts';
 import type { Vitals } from './vitals.ts';
@@ -112,7 +112,9 @@ function countWork(registry: Registry): Observer {
       eventSeconds.observe({ outcome }, durationMs / 1_000);
     },
     batch(cause, results, durationMs) {
-      for (const { outcome } of results) pairs.inc({ cause, outcome });
+      for (const [outcome, count] of Object.entries(countOutcomes(results))) {
+        pairs.inc({ cause, outcome }, count);
+      }
       batchPairs.observe({ cause }, results.length);
       batchSeconds.observe({ cause }, durationMs / 1_000);
     },

@@ -19,11 +19,11 @@ export async function askRedis<T>(url: string, ask: (redis: Redis) => Promise<T>
   let reason: unknown;
   redis.on('error', (error) => (reason = error));
   try {
-    await redis.connect().catch((error: unknown) => {
-      // Where nothing listens that one only says that the connection is closed.
-      throw reason ?? error;
-    });
+    await redis.connect();
     return await ask(redis);
+  } catch (error) {
+    // Where nothing listens, or a password is refused, that one may only say that the connection is closed.
+    throw reason ?? error;
   } finally {
     redis.disconnect();
   }

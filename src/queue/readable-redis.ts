@@ -163,8 +163,9 @@ function isFetchedJob(reply: unknown): reply is FetchedJob {
 }
 
 function toObject(fields: readonly string[]): StoredJob {
-  const pairs = fields.flatMap((field, at) => (at % 2 === 0 ? [[field, fields[at + 1]!]] : []));
-  return Object.fromEntries(pairs) as StoredJob;
+  const job: Record<string, string> = {};
+  for (let at = 0; at < fields.length; at += 2) job[fields[at]!] = fields[at + 1]!;
+  return job;
 }
 
 function jobJson(id: string, job: StoredJob): JobJson {

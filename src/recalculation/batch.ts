@@ -1,7 +1,7 @@
 import type { Pair } from '../events/contract.ts';
 import { distinctPairs, pairKey, type PairResult } from './pairs.ts';
 
-/** Recalculates distinct pairs, and resolves after the commit that covers them. */
+/** Recalculates distinct pairs; resolves after the commit that covers them, in their order. */
 export type Recalculate = (pairs: readonly Pair[]) => Promise<readonly PairResult[]>;
 
 interface Request {
@@ -10,6 +10,12 @@ interface Request {
   readonly keys: readonly string[];
   readonly resolve: (results: PairResult[]) => void;
   readonly reject: (error: unknown) => void;
+}
+
+/** Requests that are served by one recalculation, and their pairs by key. */
+interface Batch {
+  readonly requests: readonly Request[];
+  readonly pairs: ReadonlyMap<string, Pair>;
 }
 
 /**
@@ -49,6 +55,7 @@ export class RecalculationBatcher {
    * @returns one result per distinct pair, once all are committed.
    */
   async recalculate(pairs: readonly Pair[]): Promise<PairResult[]> {
+    if (pairs.length === 1) return await this.#enqueue(pairs);
     const distinct = distinctPairs(pairs);
     const results: Promise<PairResult[]>[] = [];
     for (let from = 0; from < distinct.length; from += this.#pairsMax) {
@@ -72,20 +79,19 @@ export class RecalculationBatcher {
     for (;;) {
       // One turn of the event loop lets the jobs that were fetched together travel together.
       await new Promise(setImmediate);
-      const requests = this.#takeBatch();
-      if (requests.length === 0) break;
-      await this.#runBatch(requests);
+      const batch = this.#takeBatch();
+      if (batch.requests.length === 0) break;
+      await this.#runBatch(batch);
     }
     this.#batches -= 1;
   }
 
-  async #runBatch(requests: readonly Request[]): Promise<void> {
-    const pairs = distinctPairs(requests.flatMap((request) => request.pairs));
-    const keys = pairs.map(pairKey);
+  async #runBatch({ requests, pairs }: Batch): Promise<void> {
+    const keys = [...pairs.keys()];
     for (const key of keys) this.#underWay.add(key);
     try {
-      const results = await this.#recalculate(pairs);
-      const byKey = new Map(results.map((result) => [pairKey(result), result]));
+      const results = await this.#recalculate([...pairs.values()]);
+      const byKey = new Map(keys.map((key, place) => [key, results[place]!]));
       for (const request of requests) {
         request.resolve(request.keys.map((key) => byKey.get(key)!));
       }
@@ -101,10 +107,10 @@ export class RecalculationBatcher {
    * pair under way stays, and so do later ones that share a pair with it: else a large request
    * could wait for ever.
    */
-  #takeBatch(): Request[] {
-    const taken: Request[] = [];
+  #takeBatch(): Batch {
+    const requests: Request[] = [];
     const left: Request[] = [];
-    const keys = new Set<string>();
+    const pairs = new Map<string, Pair>();
     const held = new Set(this.#underWay);
     for (const [place, request] of this.#waiting.entries()) {
       if (request.keys.some((key) => held.has(key))) {
@@ -112,16 +118,16 @@ export class RecalculationBatcher {
         for (const key of request.keys) held.add(key);
         continue;
       }
-      const added = request.keys.filter((key) => !keys.has(key));
-      if (taken.length > 0 && keys.size + added.length > this.#pairsMax) {
+      const added = request.keys.filter((key) => !pairs.has(key)).length;
+      if (requests.length > 0 && pairs.size + added > this.#pairsMax) {
         left.push(...this.#waiting.slice(place));
         break;
       }
-      for (const key of added) keys.add(key);
-      taken.push(request);
+      for (const [at, key] of request.keys.entries()) pairs.set(key, request.pairs[at]!);
+      requests.push(request);
     }
     this.#waiting = left;
-    for (const { pairs } of taken) this.#waitingPairs -= pairs.length;
-    return taken;
+    for (const { keys } of requests) this.#waitingPairs -= keys.length;
+    return { requests, pairs };
   }
 }

@@ -1,24 +1,31 @@
-import type { PairResult } from './pairs.ts';
+import { countOutcomes, type OutcomeCounts, type PairResult } from './pairs.ts';
 
 /** How many pairs a job's return value shows; the counts cover all. */
 const PAIRS_SHOWN_MAX = 10;
 
 /**
- * What a gift event's job returns, small enough to read on a dashboard: how many pairs had which
- * outcome (outcomes that did not occur are left out), and the first ten of them.
+ * What a gift event's job returns, small enough to read on a dashboard. Of one pair: what became of
+ * it; the job's data name it. Of any other number: how many pairs had which outcome (outcomes that
+ * did not occur are left out), and the first ten of them.
+ *
+ * That of one pair has at most 64 characters (totals below a million), because a job that holds a
+ * longer text is stored by Redis in another form: with the pair named once more, jobs that did nothing
+ * else were completed at 0.85 of the rate of those that returned nothing, without it at 0.99.
  */
-export interface JobOutcome {
-  readonly changed?: number;
-  readonly unchanged?: number;
-  readonly busy?: number;
-  readonly missing?: number;
-  readonly pairs: readonly PairResult[];
-}
+export type JobOutcome =
+  | {
+      readonly outcome: PairResult['outcome'];
+      readonly before?: string;
+      readonly after?: string;
+    }
+  | (OutcomeCounts & { readonly pairs: readonly PairResult[] });
 
 export function jobOutcome(results: readonly PairResult[]): JobOutcome {
-  const counts: Partial<Record<PairResult['outcome'], number>> = {};
-  for (const { outcome } of results) counts[outcome] = (counts[outcome] ?? 0) + 1;
-  return { ...counts, pairs: results.slice(0, PAIRS_SHOWN_MAX) };
+  if (results.length === 1) {
+    const { personId: _, occasionId: __, ...outcome } = results[0]!;
+    return outcome;
+  }
+  return { ...countOutcomes(results), pairs: results.slice(0, PAIRS_SHOWN_MAX) };
 }
 
 /** Says which pairs could not be stored and why; null where all could. */

@@ -12,6 +12,15 @@ export type PairResult = Pair &
     | { readonly outcome: 'failed'; readonly reason: string }
   );
 
+export type OutcomeCounts = Partial<Record<PairResult['outcome'], number>>;
+
+/** How many pairs had which outcome; outcomes that did not occur are left out. */
+export function countOutcomes(results: readonly PairResult[]): OutcomeCounts {
+  const counts: OutcomeCounts = {};
+  for (const { outcome } of results) counts[outcome] = (counts[outcome] ?? 0) + 1;
+  return counts;
+}
+
 /** One string per pair, for maps and deduplication. */
 export function pairKey(pair: Pair): string {
   return `${pair.personId}-${pair.occasionId}`;

@@ -44,17 +44,21 @@ const GIVE_BACK_TIMEOUT_MS = 2_000;
 export async function startWorker(options: WorkerOptions): Promise<RecalculationWorker> {
   const { observer } = options;
   const stopping = new AbortController();
-  const inFlight = new Map<Promise<unknown>, GivenJob>();
+  const inFlight = new Set<GivenJob>();
   let lastEventAt = -Infinity;
   const serve = createServe(options, stopping.signal);
 
   const worker = createGiftEventsWorker(
     options.queue,
-    (job, token) => {
+    async (job, token) => {
       lastEventAt = performance.now();
-      const serving = serve(job, token).finally(() => inFlight.delete(serving));
-      inFlight.set(serving, { job, token });
-      return serving;
+      const given = { job, token };
+      inFlight.add(given);
+      try {
+        return await serve(given);
+      } finally {
+        inFlight.delete(given);
+      }
     },
     options.concurrency,
   );
@@ -78,7 +82,7 @@ export async function startWorker(options: WorkerOptions): Promise<Recalculation
       stopping.abort(new Stopping());
       await settledWithin([drained], GIVE_BACK_TIMEOUT_MS);
       // What hangs even now waits for an answer of PostgreSQL that may never come.
-      await settledWithin([...inFlight.values()].map(giveBack), GIVE_BACK_TIMEOUT_MS);
+      await settledWithin([...inFlight].map(giveBack), GIVE_BACK_TIMEOUT_MS);
       await worker.close(true);
     },
   };
@@ -135,7 +139,8 @@ function createServe(options: WorkerOptions, signal: AbortSignal) {
     return data.affected ?? (await untilDone(() => pairsOfGift(pool, data.giftId!)));
   }
 
-  return async function serve(job: Job, token: string | undefined): Promise<JobOutcome> {
+  return async function serve(given: GivenJob): Promise<JobOutcome> {
+    const { job } = given;
     const startedAt = performance.now();
     try {
       const results = await recalculatePairs(job);
@@ -143,7 +148,7 @@ function createServe(options: WorkerOptions, signal: AbortSignal) {
       return jobOutcome(results);
     } catch (error) {
       if (signal.aborted) {
-        await settledWithin([giveBack({ job, token })], GIVE_BACK_TIMEOUT_MS);
+        await settledWithin([giveBack(given)], GIVE_BACK_TIMEOUT_MS);
         throw new WaitingError();
       }
       observer?.event?.(job.name, 'failed', performance.now() - startedAt);
