@@ -1,6 +1,14 @@
 import type pg from 'pg';
-import { fill, mustBeRight } from './data.ts';
-import { measureAlternating, type Outcome, rateTable, ratioOf, type Side } from './measure.ts';
+import type { Pair } from '../src/events/contract.ts';
+import { fill, GIFTS, mustBeRight, withoutMarks } from './data.ts';
+import {
+  type Measured,
+  measureAlternating,
+  type Outcome,
+  rateTable,
+  ratioOf,
+  type Side,
+} from './measure.ts';
 import { withPostgres, withRedis } from './servers.ts';
 import { startOurs } from './worker-process.ts';
 import { insertInLoops, setMarking, tidy, untilNothingIsPending } from './writers.ts';
@@ -8,10 +16,16 @@ import { insertInLoops, setMarking, tidy, untilNothingIsPending } from './writer
 const ROUNDS = 15;
 const WRITERS = 16;
 const WRITE_MS = 500;
-const PAIR = { personId: '1', occasionId: '1' };
 
-/** What the pair has when a round begins: what is hot has many. */
-const ASSIGNMENTS = 1_000;
+/**
+ * What a pair has when a round begins. What is hot has many: at the rate of these writers a pair has
+ * the second number after three seconds.
+ */
+const SIZES = { '1,000': 1_000, '10,000': 10_000 };
+
+interface HotPair extends Pair {
+  readonly assignments: number;
+}
 
 /** Triggers as people write them, that keep the total in the writer's own transaction. */
 const TRIGGERS = {
@@ -23,29 +37,38 @@ const TRIGGERS = {
     where person_id = new.person_id and occasion_id = new.occasion_id`,
 };
 
-/** 16 writers on one pair: marks with a worker running, against triggers that keep the total. */
+/**
+ * 16 writers on one pair: marks with a worker running, against triggers that keep the total, and
+ * against nobody who keeps one, which is what these writers can reach at all.
+ */
 export async function hot(): Promise<Outcome> {
   return await withRedis(
     async (redisUrl) =>
       await withPostgres(async ({ pool, url }) => {
-        await fill(pool, { pairs: 100, assignmentsPerPair: ASSIGNMENTS });
+        await fill(pool, { pairs: 100, assignmentsPerPair: SIZES['1,000'] });
+        const few = { personId: '1', occasionId: '1', assignments: SIZES['1,000'] };
+        const many = { personId: '2', occasionId: '1', assignments: SIZES['10,000'] };
+        await addAssignments(pool, many, many.assignments - few.assignments);
         const worker = await startOurs(url, { backend: 'redis', url: redisUrl });
         try {
-          const sides = Object.entries(TRIGGERS).map(([name, body]) => keptBy(pool, name, body));
-          const [marks, increment, sum, none] = await measureAlternating(
-            [markedAndRecalculated(pool), ...sides, unkept(pool)],
+          const measured = await measureAlternating(
+            [...sidesOf(pool, many, 'of 10,000'), ...sidesOf(pool, few, 'of 1,000')],
             ROUNDS,
           );
           await untilNothingIsPending(pool);
           await mustBeRight(pool);
+          const [marks, increment, sum, none, ...ofFew] = measured as [Measured, ...Measured[]];
           return {
-            table: rateTable([marks!, increment!, sum!, none!], 'assignments/s'),
+            table: rateTable(measured, 'assignments/s'),
             figures: [
               { key: 'vs_increment_trigger', value: ratioOf(marks!, increment!), atLeast: 5 },
               { key: 'vs_sum_trigger', value: ratioOf(marks!, sum!), atLeast: 8 },
-              // What these writers can reach at all, with nobody who keeps a total.
               { key: 'none_vs_increment_trigger', value: ratioOf(none!, increment!) },
               { key: 'none_vs_sum_trigger', value: ratioOf(none!, sum!) },
+              { key: 'vs_increment_trigger_of_1000', value: ratioOf(ofFew[0]!, ofFew[1]!) },
+              { key: 'vs_sum_trigger_of_1000', value: ratioOf(ofFew[0]!, ofFew[2]!) },
+              { key: 'none_vs_increment_trigger_of_1000', value: ratioOf(ofFew[3]!, ofFew[1]!) },
+              { key: 'none_vs_sum_trigger_of_1000', value: ratioOf(ofFew[3]!, ofFew[2]!) },
             ],
           };
         } finally {
@@ -55,23 +78,41 @@ export async function hot(): Promise<Outcome> {
   );
 }
 
-function markedAndRecalculated(pool: pg.Pool): Side {
+/** Behind the triggers, and with a total that is right. */
+async function addAssignments(pool: pg.Pool, pair: HotPair, count: number): Promise<void> {
+  await withoutMarks(pool, [
+    `insert into gift_persons (gift_id, person_id, occasion_id, amount)
+     select 1 + floor(random() * ${GIFTS}), ${pair.personId}, ${pair.occasionId}, 1.25
+       from generate_series(1, ${count})`,
+  ]);
+  await tidy(pool);
+}
+
+function sidesOf(pool: pg.Pool, pair: HotPair, size: string): Side[] {
+  return [
+    markedAndRecalculated(pool, pair, size),
+    ...Object.entries(TRIGGERS).map(([name, body]) => keptBy(pool, pair, `${name}, ${size}`, body)),
+    unkept(pool, pair, size),
+  ];
+}
+
+function markedAndRecalculated(pool: pg.Pool, pair: HotPair, size: string): Side {
   return {
-    name: 'marks, with a worker',
+    name: `marks, with a worker, ${size}`,
     async prepare() {
       await pool.query('drop trigger if exists keep_total on gift_persons');
-      await startOver(pool);
+      await startOver(pool, pair);
       await setMarking(pool, true);
     },
-    run: async () => await insertInLoops(pool, WRITERS, WRITE_MS, PAIR),
+    run: async () => await insertInLoops(pool, WRITERS, WRITE_MS, pair),
   };
 }
 
-function keptBy(pool: pg.Pool, name: string, body: string): Side {
+function keptBy(pool: pg.Pool, pair: HotPair, name: string, body: string): Side {
   return {
     name,
     async prepare() {
-      await startOver(pool);
+      await startOver(pool, pair);
       await setMarking(pool, false);
       await pool.query(
         `create or replace function keep_total() returns trigger language plpgsql as
@@ -82,23 +123,23 @@ function keptBy(pool: pg.Pool, name: string, body: string): Side {
          for each row execute function keep_total()`,
       );
     },
-    run: async () => await insertInLoops(pool, WRITERS, WRITE_MS, PAIR),
+    run: async () => await insertInLoops(pool, WRITERS, WRITE_MS, pair),
   };
 }
 
-function unkept(pool: pg.Pool): Side {
+function unkept(pool: pg.Pool, pair: HotPair, size: string): Side {
   return {
-    name: 'no total kept at all',
+    name: `no total kept, ${size}`,
     async prepare() {
       await pool.query('drop trigger if exists keep_total on gift_persons');
-      await startOver(pool);
+      await startOver(pool, pair);
     },
-    run: async () => await insertInLoops(pool, WRITERS, WRITE_MS, PAIR),
+    run: async () => await insertInLoops(pool, WRITERS, WRITE_MS, pair),
   };
 }
 
 /** Each round begins with the same assignments of the pair, or a sum would cost more each time. */
-async function startOver(pool: pg.Pool): Promise<void> {
+async function startOver(pool: pg.Pool, pair: HotPair): Promise<void> {
   await untilNothingIsPending(pool);
   await setMarking(pool, false);
   await pool.query(
@@ -106,7 +147,7 @@ async function startOver(pool: pg.Pool): Promise<void> {
       where person_id = $1 and occasion_id = $2 and id not in (
         select id from gift_persons
          where person_id = $1 and occasion_id = $2 order by id limit $3)`,
-    [PAIR.personId, PAIR.occasionId, ASSIGNMENTS],
+    [pair.personId, pair.occasionId, pair.assignments],
   );
   await tidy(pool);
 }
