@@ -4,9 +4,10 @@ import { type Database, migrate, openDatabase } from '../src/database.ts';
 import { startEmbeddedPostgres } from '../src/embedded/server.ts';
 import { createOwnRedis, freePort } from '../test/support/outages.ts';
 
-/** What the benchmarks run on; all else is PostgreSQL's default, so commits wait for the disk. */
+/** What the benchmarks run on; all else but `jit` is PostgreSQL's default, so commits wait for the disk. */
 const POSTGRES_SETTINGS = {
   fsync: 'on',
+  full_page_writes: 'on',
   shared_buffers: '1GB',
   max_wal_size: '8GB',
   checkpoint_timeout: '30min',
@@ -19,6 +20,7 @@ const SETTINGS_SHOWN = [
   'shared_buffers',
   'max_wal_size',
   'fsync',
+  'full_page_writes',
   'synchronous_commit',
   'autovacuum',
   'jit',
