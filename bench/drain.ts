@@ -27,6 +27,8 @@ export interface Drains {
   readonly ours: Measured;
   /** The share of our updates of person_occasions that touched no index, 0 to 1. */
   readonly hotShare: number;
+  /** How the budgets are stored by then, and where PostgreSQL spent its time: for people. */
+  readonly postgres: readonly string[];
 }
 
 /**
@@ -60,8 +62,9 @@ export async function measureDrains(options: DrainOptions): Promise<Drains> {
       options.rounds,
     );
     const hotShare = await hotShareOf(pool, oursSide);
+    const postgres = [...(await storageOfBudgets(pool)), ...(await slowestStatements(pool))];
     await mustBeRight(pool);
-    return { noop: noop!, naive: naive!, ours: ours!, hotShare };
+    return { noop: noop!, naive: naive!, ours: ours!, hotShare, postgres };
   } finally {
     for (const queue of [noopQueue, naiveQueue, oursQueue]) await queue.close();
     for (const worker of workers) await worker.stop();
@@ -100,4 +103,25 @@ async function hotShareOf(pool: pg.Pool, ours: Side): Promise<number> {
     if (rows[0]!.all >= updates) return rows[0]!.hot / rows[0]!.all;
     await sleep(200);
   }
+}
+
+async function storageOfBudgets(pool: pg.Pool): Promise<string[]> {
+  const { rows } = await pool.query<{ storage: string }>(
+    `select format('person_occasions: %s, %s for %s budgets', array_to_string(reloptions, ', '),
+                   pg_size_pretty(pg_table_size(oid)), (select count(*) from person_occasions)) as storage
+       from pg_class where oid = 'person_occasions'::regclass`,
+  );
+  return rows.map(({ storage }) => storage);
+}
+
+async function slowestStatements(pool: pg.Pool): Promise<string[]> {
+  const { rows } = await pool.query<{ call: string; ms: number; calls: string }>(
+    `select left(regexp_replace(query, '\\s+', ' ', 'g'), 60) as call, calls,
+            round(total_exec_time)::int as ms
+       from pg_stat_statements order by total_exec_time desc limit 5`,
+  );
+  return [
+    'where PostgreSQL spends its time (pg_stat_statements):',
+    ...rows.map(({ call, ms, calls }) => `  ${String(ms).padStart(7)} ms ${calls} × ${call}`),
+  ];
 }

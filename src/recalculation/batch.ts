@@ -1,13 +1,13 @@
 import type { Pair } from '../events/contract.ts';
-import { distinctPairs, pairKey, type PairResult } from './pairs.ts';
+import { type PairResult, pairsByKey } from './pairs.ts';
 
 /** Recalculates distinct pairs; resolves after the commit that covers them, in their order. */
 export type Recalculate = (pairs: readonly Pair[]) => Promise<readonly PairResult[]>;
 
+type PairsByKey = ReadonlyMap<string, Pair>;
+
 interface Request {
-  readonly pairs: readonly Pair[];
-  /** The keys of `pairs`. */
-  readonly keys: readonly string[];
+  readonly pairs: PairsByKey;
   readonly resolve: (results: PairResult[]) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -15,7 +15,7 @@ interface Request {
 /** Requests that are served by one recalculation, and their pairs by key. */
 interface Batch {
   readonly requests: readonly Request[];
-  readonly pairs: ReadonlyMap<string, Pair>;
+  readonly pairs: PairsByKey;
 }
 
 /**
@@ -55,19 +55,20 @@ export class RecalculationBatcher {
    * @returns one result per distinct pair, once all are committed.
    */
   async recalculate(pairs: readonly Pair[]): Promise<PairResult[]> {
-    if (pairs.length === 1) return await this.#enqueue(pairs);
-    const distinct = distinctPairs(pairs);
+    const distinct = pairsByKey(pairs);
+    if (distinct.size <= this.#pairsMax) return await this.#enqueue(distinct);
+    const entries = [...distinct];
     const results: Promise<PairResult[]>[] = [];
-    for (let from = 0; from < distinct.length; from += this.#pairsMax) {
-      results.push(this.#enqueue(distinct.slice(from, from + this.#pairsMax)));
+    for (let from = 0; from < entries.length; from += this.#pairsMax) {
+      results.push(this.#enqueue(new Map(entries.slice(from, from + this.#pairsMax))));
     }
     return (await Promise.all(results)).flat();
   }
 
-  #enqueue(pairs: readonly Pair[]): Promise<PairResult[]> {
+  #enqueue(pairs: PairsByKey): Promise<PairResult[]> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ pairs, keys: pairs.map(pairKey), resolve, reject });
-      this.#waitingPairs += pairs.length;
+      this.#waiting.push({ pairs, resolve, reject });
+      this.#waitingPairs += pairs.size;
       const isFull = this.#waitingPairs >= this.#pairsMax;
       if (this.#batches < (isFull ? BATCHES_MAX : 1)) void this.#runBatches();
     });
@@ -93,7 +94,7 @@ export class RecalculationBatcher {
       const results = await this.#recalculate([...pairs.values()]);
       const byKey = new Map(keys.map((key, place) => [key, results[place]!]));
       for (const request of requests) {
-        request.resolve(request.keys.map((key) => byKey.get(key)!));
+        request.resolve(Array.from(request.pairs.keys(), (key) => byKey.get(key)!));
       }
     } catch (error) {
       for (const request of requests) request.reject(error);
@@ -113,21 +114,22 @@ export class RecalculationBatcher {
     const pairs = new Map<string, Pair>();
     const held = new Set(this.#underWay);
     for (const [place, request] of this.#waiting.entries()) {
-      if (request.keys.some((key) => held.has(key))) {
+      const keys = [...request.pairs.keys()];
+      if (keys.some((key) => held.has(key))) {
         left.push(request);
-        for (const key of request.keys) held.add(key);
+        for (const key of keys) held.add(key);
         continue;
       }
-      const added = request.keys.filter((key) => !pairs.has(key)).length;
+      const added = keys.filter((key) => !pairs.has(key)).length;
       if (requests.length > 0 && pairs.size + added > this.#pairsMax) {
         left.push(...this.#waiting.slice(place));
         break;
       }
-      for (const [at, key] of request.keys.entries()) pairs.set(key, request.pairs[at]!);
+      for (const [key, pair] of request.pairs) pairs.set(key, pair);
       requests.push(request);
     }
     this.#waiting = left;
-    for (const { keys } of requests) this.#waitingPairs -= keys.length;
+    for (const request of requests) this.#waitingPairs -= request.pairs.size;
     return { requests, pairs };
   }
 }

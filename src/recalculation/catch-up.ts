@@ -3,7 +3,7 @@ import type { Pair } from '../events/contract.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { faultOf } from './faults.ts';
 import type { Observer } from './observer.ts';
-import { distinctPairs, type PairResult } from './pairs.ts';
+import { type PairResult, pairsByKey } from './pairs.ts';
 import { pickMarks } from './pick-marks.ts';
 import { recalculate, recalculateInTransaction } from './recalculate.ts';
 import { retryThroughFaults } from './retry.ts';
@@ -155,7 +155,8 @@ async function recalculateMarked(
   const results = await inRecalculationTransaction(pool, async (client) => {
     const marks = await pickMarks(client, afterId, graceMs(), pairsMax);
     lastId = marks.length < pairsMax ? undefined : marks.at(-1)!.id;
-    pairs = distinctPairs(marks.map(({ personId, occasionId }) => ({ personId, occasionId })));
+    const marked = marks.map(({ personId, occasionId }) => ({ personId, occasionId }));
+    pairs = [...pairsByKey(marked).values()];
     return await recalculateInTransaction(client, pairs, options);
   }).catch(async (error: unknown) => {
     // The data of a pair, or a time limit, broke the transaction; the marks are still there.

@@ -26,14 +26,11 @@ export function pairKey(pair: Pair): string {
   return `${pair.personId}-${pair.occasionId}`;
 }
 
-/** The pairs without repetition, in order of first appearance. */
-export function distinctPairs(pairs: Iterable<Pair>): Pair[] {
+/** The pairs without repetition by their keys, in order of first appearance. */
+export function pairsByKey(pairs: Iterable<Pair>): Map<string, Pair> {
   const distinct = new Map<string, Pair>();
-  for (const pair of pairs) {
-    const key = pairKey(pair);
-    if (!distinct.has(key)) distinct.set(key, pair);
-  }
-  return [...distinct.values()];
+  for (const pair of pairs) distinct.set(pairKey(pair), pair);
+  return distinct;
 }
 
 /**
@@ -45,4 +42,9 @@ export function pairColumns(pairs: readonly Pair[]): [personIds: string, occasio
     `{${pairs.map((pair) => pair.personId).join()}}`,
     `{${pairs.map((pair) => pair.occasionId).join()}}`,
   ];
+}
+
+/** A column of an answer, as `string_agg` puts it together: empty where there was no row. */
+export function column(joined: unknown): string[] {
+  return joined === null ? [] : (joined as string).split(',');
 }

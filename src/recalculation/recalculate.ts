@@ -63,15 +63,13 @@ export async function recalculateInTransaction(
   const missing = await clearMarks(client, pairs, befores);
   const locked = Array.from(befores, ([place, before]) => ({ ...pairs[place]!, before }));
   const stored = locked.length > 0 ? await store(client, locked) : [];
+  const storedAt = new Map([...befores.keys()].map((place, at) => [place, stored[at]!]));
   const busy = pairs.filter((_, place) => !befores.has(place) && !missing.has(place));
   if (busy.length > 0 && !options.alreadyMarked) await writeMarks(client, busy);
-
-  const results = pairs.map<PairResult>((pair, place) => ({
-    ...pair,
-    outcome: missing.has(place) ? 'missing' : 'busy',
-  }));
-  for (const [order, place] of [...befores.keys()].entries()) results[place] = stored[order]!;
-  return results;
+  return pairs.map(
+    (pair, place) =>
+      storedAt.get(place) ?? { ...pair, outcome: missing.has(place) ? 'missing' : 'busy' },
+  );
 }
 
 async function recalculateHalves(

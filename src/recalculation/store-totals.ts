@@ -1,6 +1,6 @@
 import type { Session } from '../database.ts';
 import type { Pair } from '../events/contract.ts';
-import { pairColumns, type PairResult } from './pairs.ts';
+import { column, pairColumns, type PairResult } from './pairs.ts';
 
 /** `budget_spent` is numeric(10,2): it holds sums whose absolute value is below this. */
 export const BUDGET_SPENT_LIMIT = '100000000';
@@ -65,16 +65,20 @@ export async function storeTotals(
          using mended
          where f.person_id = mended.person_id and f.occasion_id = mended.occasion_id
       )
-      select total::text, fits from s order by place`,
+      select string_agg(total::text, ',' order by place) as totals,
+             string_agg((place - 1)::text, ',') filter (where not fits) as unfit
+        from s`,
     values: pairColumns(locked),
   });
-  const totals = rows as unknown as { total: string; fits: boolean }[];
-  return locked.map((pair, place) => toResult(pair, totals[place]!));
+  const totals = column(rows[0]!.totals);
+  const unfit = new Set(column(rows[0]!.unfit).map(Number));
+  return locked.map((pair, place) => toResult(pair, totals[place]!, !unfit.has(place)));
 }
 
 function toResult(
   { personId, occasionId, before }: LockedPair,
-  { total, fits }: { total: string; fits: boolean },
+  total: string,
+  fits: boolean,
 ): PairResult {
   if (!fits) {
     const reason = `the sum ${total} does not fit budget_spent, a numeric(10,2)`;
