@@ -17,7 +17,7 @@ test('without any setting the defaults hold', () => {
     batchPairsMax: 500,
     drainTimeoutMs: 10_000,
     catchUpPollMinMs: 10,
-    catchUpPollMaxMs: 250,
+    catchUpPollMaxMs: 100,
     catchUpGraceMs: 250,
     sweepIntervalMs: 3_600_000,
     sweepMode: 'repair',
